@@ -1,0 +1,43 @@
+//! Bakes into the component what is only known when it is built: its commit, and the hash by which
+//! the Content-Security-Policy allows the one inlined stylesheet.
+
+use std::{fs, path::Path, process::Command};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use sha2::{Digest as _, Sha256};
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src");
+
+    println!("cargo::rerun-if-env-changed=GIT_COMMIT");
+    let commit = std::env::var("GIT_COMMIT")
+        .ok()
+        .filter(|commit| !commit.is_empty())
+        .or_else(checked_out_commit)
+        .unwrap_or_else(|| "unknown".into());
+    println!("cargo::rustc-env=REQUEST_INFO_COMMIT={commit}");
+
+    let style = fs::read("src/style.css").expect("src/style.css stands beside page.rs");
+    let hash = STANDARD.encode(Sha256::digest(style));
+    println!("cargo::rustc-env=REQUEST_INFO_STYLE_HASH=sha256-{hash}");
+}
+
+/// The commit of the work tree, with `-dirty` behind it when a tracked file differs from it.
+fn checked_out_commit() -> Option<String> {
+    // A commit moves HEAD or its log, and staging moves the index; the sources are watched above.
+    for file in ["HEAD", "logs/HEAD", "index"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", file])
+            && Path::new(&path).exists()
+        {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    git(&["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"])
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}

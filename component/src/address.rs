@@ -1,0 +1,208 @@
+//! Whose address: the visitor's, as far as it can be known, and how it was found.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use http::HeaderMap;
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::{
+    forwarding::{Entry, ForwardingHeader},
+    report::Headers,
+    settings::{Settings, Trust},
+};
+
+/// The headers that are named as ignored when nobody may be believed.
+const FORWARDING_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "cf-connecting-ip"];
+
+/// The visitor's address and why it is that one.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Address {
+    /// `None` where the server does not say who called it.
+    pub(crate) ip: Option<IpAddr>,
+    /// Whether nobody but a trusted proxy can have made it up.
+    pub(crate) verified: bool,
+    /// `peer`, or the name of the header that it was read from.
+    pub(crate) source: String,
+    /// A sentence for the visitor.
+    pub(crate) explanation: String,
+    /// All that was considered, from the farthest to the peer.
+    pub(crate) chain: Vec<String>,
+}
+
+/// Finds the visitor's address from who called and what the headers say, as far as they are believed.
+pub(crate) fn find(headers: Headers, settings: &Settings) -> Address {
+    let Some(peer) = headers.peer().map(|peer| peer.to_canonical()) else {
+        return Address {
+            ip: None,
+            verified: false,
+            source: "peer".into(),
+            explanation: "The server did not say which address the connection came from.".into(),
+            chain: Vec::new(),
+        };
+    };
+    let (header, headers) = (&settings.header, headers.0);
+    match &settings.trust {
+        Trust::Nobody => ignoring(peer, headers, header, "no proxy is trusted to report a visitor"),
+        Trust::Proxies(trusted) if !is_trusted(trusted, peer) => {
+            ignoring(peer, headers, header, &format!("{peer} is not a trusted proxy"))
+        }
+        Trust::Proxies(trusted) => {
+            let entries = header.entries(headers);
+            let found = match header {
+                ForwardingHeader::Single(_) => single(header, &entries, peer),
+                _ => nearest_untrusted(header, &entries, peer, trusted),
+            };
+            found.address(header, peer, &entries)
+        }
+        Trust::Hops(hops) => {
+            let entries = header.entries(headers);
+            counted(header, &entries, peer, *hops).address(header, peer, &entries)
+        }
+    }
+}
+
+fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
+    trusted.iter().any(|network| network.contains(&address))
+}
+
+/// The peer, because what a forwarding header says is not believed.
+fn ignoring(peer: IpAddr, headers: &HeaderMap, configured: &ForwardingHeader, why: &str) -> Address {
+    let mut explanation = "This is the address that the connection came from.".to_owned();
+    let configured = configured.name();
+    let ignored: Vec<_> = FORWARDING_HEADERS
+        .into_iter()
+        .filter(|name| *name != configured.as_str())
+        .chain([configured.as_str()])
+        .filter(|name| headers.contains_key(*name))
+        .map(title_case)
+        .collect();
+    if let Some((last, others)) = ignored.split_last() {
+        let (others, verb) = match others {
+            [] => (String::new(), "is"),
+            _ => (format!("{} and ", others.join(", ")), "are"),
+        };
+        let _ = write!(explanation, " {others}{last} {verb} ignored, because {why}.");
+    }
+    Address { ip: Some(peer), verified: true, source: "peer".into(), explanation, chain: vec![peer.to_string()] }
+}
+
+/// What a walk through a believed header came to. Without an `ip` it is the peer's.
+struct Found {
+    ip: Option<IpAddr>,
+    verified: bool,
+    explanation: String,
+}
+
+impl Found {
+    fn address(self, header: &ForwardingHeader, peer: IpAddr, entries: &[Entry]) -> Address {
+        Address {
+            ip: Some(self.ip.unwrap_or(peer)),
+            verified: self.verified,
+            source: match self.ip {
+                Some(_) => header.name().as_str().to_owned(),
+                None => "peer".to_owned(),
+            },
+            explanation: self.explanation,
+            chain: entries.iter().map(ToString::to_string).chain([peer.to_string()]).collect(),
+        }
+    }
+}
+
+/// Walks from the nearest entry outwards, over trusted proxies, to the first that is none.
+fn nearest_untrusted(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr, trusted: &[IpNet]) -> Found {
+    let name = title_case(header.name().as_str());
+    let mut nearest = None;
+    for entry in entries.iter().rev() {
+        match entry.address() {
+            None => return stopped(&name, entry, nearest),
+            Some(address) if !is_trusted(trusted, address) => {
+                return Found {
+                    ip: Some(address),
+                    verified: true,
+                    explanation: format!("A trusted proxy reported this address in {name}."),
+                };
+            }
+            trusted => nearest = trusted,
+        }
+    }
+    Found {
+        ip: nearest,
+        verified: false,
+        explanation: if nearest.is_none() {
+            format!("The trusted proxy at {peer} sent no address in {name}, so this is its own address.")
+        } else {
+            format!("Every address in {name} is a trusted proxy's; this is the farthest of them.")
+        },
+    }
+}
+
+/// The entry that the outermost of so many proxies wrote.
+fn counted(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr, hops: usize) -> Found {
+    let name = title_case(header.name().as_str());
+    let Some(first) = entries.len().checked_sub(hops) else {
+        return Found {
+            ip: None,
+            verified: false,
+            explanation: format!(
+                "{name} has {} of the {hops} entries that the proxies in front write, so this is \
+                 the address that the connection came from, {peer}.",
+                entries.len()
+            ),
+        };
+    };
+    let written = &entries[first..];
+    // A broken line may hide or feign any number of entries, so that counting on is no use.
+    let broken = written.iter().rposition(|entry| matches!(entry, Entry::Broken(_)));
+    let at = broken.unwrap_or(0);
+    match written[at].address() {
+        Some(address) => Found {
+            ip: Some(address),
+            verified: true,
+            explanation: match hops {
+                1 => format!("The proxy in front reported this address, the last in {name}."),
+                _ => format!(
+                    "The outermost of {hops} proxies in front reported this address, entry {hops} from \
+                     the right in {name}."
+                ),
+            },
+        },
+        None => stopped(&name, &written[at], written[at + 1..].iter().find_map(Entry::address)),
+    }
+}
+
+/// The only value of a header that holds one address.
+fn single(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr) -> Found {
+    let name = title_case(header.name().as_str());
+    let (ip, explanation) = match entries {
+        [Entry::Address(address)] => {
+            (Some(*address), format!("The trusted proxy at {peer} reported this address in {name}."))
+        }
+        [] => (None, format!("The trusted proxy at {peer} sent no {name}, so this is its own address.")),
+        _ => (None, format!("{name} does not hold one address, so this is the trusted proxy's own.")),
+    };
+    Found { ip, verified: ip.is_some(), explanation }
+}
+
+/// The walk met an entry that is no address; what it passed last is the best that is known.
+fn stopped(name: &str, entry: &Entry, nearest: Option<IpAddr>) -> Found {
+    Found {
+        ip: nearest,
+        verified: false,
+        explanation: format!(
+            "{name} cannot be followed beyond \u{201c}{entry}\u{201d}, which is not an address; \
+             this is the nearest one on this side of it."
+        ),
+    }
+}
+
+/// `x-forwarded-for` as people write it: X-Forwarded-For.
+fn title_case(name: &str) -> String {
+    let mut at_start = true;
+    name.chars()
+        .map(|character| {
+            let upper = std::mem::replace(&mut at_start, character == '-');
+            if upper { character.to_ascii_uppercase() } else { character }
+        })
+        .collect()
+}

@@ -1,0 +1,121 @@
+//! The two values that a visitor may send along, `url` and `event`: in the query or in a form.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, header};
+
+use crate::{field::Cursor, forwarding::value_text};
+
+/// Both values, each the first of its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) url: Option<String>,
+    pub(crate) event: Option<String>,
+}
+
+impl Form {
+    /// Reads a query or a body of `application/x-www-form-urlencoded` (URL Standard, section 5.1).
+    /// Percent-encoding that is none stays as it is, and what is not UTF-8 is replaced.
+    pub(crate) fn from_urlencoded(input: &[u8]) -> Self {
+        let mut form = Self::default();
+        for (name, value) in form_urlencoded::parse(input) {
+            form.set_first(&name, value);
+        }
+        form
+    }
+
+    /// Reads a body by its Content-Type: either kind of form. Any other body is ignored, and of a
+    /// malformed one all from the fault on.
+    pub(crate) fn from_body(headers: &HeaderMap, body: &[u8]) -> Self {
+        let Some(content_type) = headers.get(header::CONTENT_TYPE).map(value_text) else {
+            return Self::default();
+        };
+        let (media_type, parameters) = halves(&content_type);
+        if media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            Self::from_urlencoded(body)
+        } else if media_type.eq_ignore_ascii_case("multipart/form-data")
+            && let Some(boundary) = parameter(parameters, "boundary")
+        {
+            Self::from_multipart(body, &boundary)
+        } else {
+            Self::default()
+        }
+    }
+
+    /// Reads the parts of `multipart/form-data` (RFC 7578; their delimiters: RFC 2046, section 5.1.1).
+    /// Files are passed over.
+    fn from_multipart(body: &[u8], boundary: &str) -> Self {
+        // Every delimiter begins a line, the first one perhaps the body itself.
+        let body = [b"\r\n", body].concat();
+        let delimiter = format!("\r\n--{boundary}");
+        let mut form = Self::default();
+        let Some((_, mut rest)) = split_once(&body, delimiter.as_bytes()) else {
+            return form;
+        };
+        while let Some((part, after)) = split_once(rest, delimiter.as_bytes())
+            && !part.starts_with(b"--")
+            && let Some((head, value)) = split_once(part, b"\r\n\r\n")
+        {
+            if let Some(name) = field_name(&String::from_utf8_lossy(head)) {
+                form.set_first(&name, String::from_utf8_lossy(value));
+            }
+            rest = after;
+        }
+        form
+    }
+
+    fn set_first(&mut self, name: &str, value: Cow<str>) {
+        let field = match name {
+            "url" => &mut self.url,
+            "event" => &mut self.event,
+            _ => return,
+        };
+        field.get_or_insert_with(|| value.into_owned());
+    }
+
+    /// Each value of this form, or else the other's.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { url: self.url.or(other.url), event: self.event.or(other.event) }
+    }
+}
+
+/// The name of the form's field that a part holds, unless it is a file.
+fn field_name(head: &str) -> Option<String> {
+    let disposition = head.split("\r\n").find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-disposition").then_some(value)
+    })?;
+    let (_, parameters) = halves(disposition);
+    if parameter(parameters, "filename").is_some() {
+        return None;
+    }
+    parameter(parameters, "name").map(Cow::into_owned)
+}
+
+/// A field value's first part, and its parameters (RFC 9110, section 5.6.6).
+fn halves(value: &str) -> (&str, &str) {
+    let (first, parameters) = value.split_once(';').unwrap_or((value, ""));
+    (first.trim(), parameters)
+}
+
+/// The value of the parameter of this name, if the parameters are well-formed up to it.
+fn parameter<'a>(parameters: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    let mut cursor = Cursor::new(parameters);
+    loop {
+        cursor.skip_whitespace();
+        if let Some(found) = cursor.token() {
+            cursor.eat('=').then_some(())?;
+            let value = cursor.parameter_value()?;
+            if found.eq_ignore_ascii_case(name) {
+                return Some(value);
+            }
+            cursor.skip_whitespace();
+        }
+        cursor.eat(';').then_some(())?;
+    }
+}
+
+fn split_once<'a>(bytes: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let position = bytes.windows(separator.len()).position(|window| window == separator)?;
+    Some((&bytes[..position], &bytes[position + separator.len()..]))
+}

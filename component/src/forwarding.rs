@@ -1,0 +1,169 @@
+//! What proxies say of the visitor: X-Forwarded-For, Forwarded (RFC 7239), and headers of one address.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::field::Cursor;
+
+/// The header in which proxies name the visitor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ForwardingHeader {
+    /// A list to which every proxy appends the address that it was called from.
+    XForwardedFor,
+    /// The same with names and quoting (RFC 7239).
+    Forwarded,
+    /// A header that holds one address, such as `CF-Connecting-IP`.
+    Single(HeaderName),
+}
+
+/// One element of a forwarding header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Address(IpAddr),
+    /// An element that names no address: malformed, `unknown`, obfuscated, without `for`.
+    Other(String),
+    /// The rest of a line whose quoting is broken. A visitor who wrote the start of the line can have
+    /// broken it, so nothing is known of where a proxy's own element begins.
+    Broken(String),
+}
+
+impl ForwardingHeader {
+    pub(crate) fn name(&self) -> HeaderName {
+        match self {
+            Self::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
+            Self::Forwarded => http::header::FORWARDED,
+            Self::Single(name) => name.clone(),
+        }
+    }
+
+    /// All its lines joined in order, from the farthest proxy to the nearest; empty elements ignored.
+    pub(crate) fn entries(&self, headers: &HeaderMap) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for line in headers.get_all(self.name()) {
+            let line = value_text(line);
+            match self {
+                Self::XForwardedFor => entries.extend(x_forwarded_for(&line)),
+                Self::Forwarded => forwarded(&line, &mut entries),
+                Self::Single(_) => entries.push(node(line.trim(), Brackets::Optional)),
+            }
+        }
+        entries
+    }
+}
+
+impl Entry {
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Other(_) | Self::Broken(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Entry {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(formatter),
+            Self::Other(text) | Self::Broken(text) => formatter.write_str(text),
+        }
+    }
+}
+
+/// A header's value as text. HTTP allows any bytes from 0x80 on; what is not UTF-8 is replaced.
+pub(crate) fn value_text(value: &HeaderValue) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
+}
+
+/// Whether an IPv6 address must stand in brackets, as RFC 7239 demands, also without a port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Brackets {
+    Optional,
+    Required,
+}
+
+fn x_forwarded_for(line: &str) -> impl Iterator<Item = Entry> {
+    line.split(',')
+        .map(str::trim)
+        .filter(|element| !element.is_empty())
+        .map(|element| node(element, Brackets::Optional))
+}
+
+/// Appends the elements of one line (RFC 7239, section 4).
+fn forwarded(line: &str, entries: &mut Vec<Entry>) {
+    let mut cursor = Cursor::new(line);
+    loop {
+        cursor.skip_whitespace();
+        if cursor.is_at_end() {
+            return;
+        }
+        if cursor.eat(',') {
+            continue;
+        }
+        let start = cursor.rest();
+        match element(&mut cursor) {
+            Some(nodes) => {
+                let written = start[..start.len() - cursor.rest().len()].trim_end();
+                entries.push(match nodes.as_slice() {
+                    [only] => node(only, Brackets::Required),
+                    _ => Entry::Other(written.to_owned()),
+                });
+            }
+            None => return entries.push(Entry::Broken(start.to_owned())),
+        }
+    }
+}
+
+/// The values of an element's `for` parameters, or `None` where the element is not even well-formed.
+fn element<'a>(cursor: &mut Cursor<'a>) -> Option<Vec<std::borrow::Cow<'a, str>>> {
+    let mut nodes = Vec::new();
+    loop {
+        cursor.skip_whitespace();
+        if let Some(name) = cursor.token() {
+            cursor.eat('=').then_some(())?;
+            let value = cursor.parameter_value()?;
+            if name.eq_ignore_ascii_case("for") {
+                nodes.push(value);
+            }
+            cursor.skip_whitespace();
+        }
+        if cursor.is_at_end() || cursor.rest().starts_with(',') {
+            return Some(nodes);
+        }
+        cursor.eat(';').then_some(())?;
+    }
+}
+
+/// An address with an optional port (RFC 7239, section 6). IPv4-mapped IPv6 becomes IPv4.
+fn node(text: &str, brackets: Brackets) -> Entry {
+    parse_node(text, brackets)
+        .map_or_else(|| Entry::Other(text.to_owned()), |address| Entry::Address(address.to_canonical()))
+}
+
+fn parse_node(text: &str, brackets: Brackets) -> Option<IpAddr> {
+    if let Some(bracketed) = text.strip_prefix('[') {
+        let (address, port) = bracketed.split_once(']')?;
+        let address = address.parse::<Ipv6Addr>().ok()?;
+        let port = port.strip_prefix(':').or(port.is_empty().then_some("0"));
+        return is_port(port?, brackets).then_some(address.into());
+    }
+    match text.split_once(':') {
+        None => text.parse().map(IpAddr::V4).ok(),
+        Some((address, port)) if !port.contains(':') => {
+            let address = address.parse().map(IpAddr::V4).ok()?;
+            is_port(port, brackets).then_some(address)
+        }
+        Some(_) if brackets == Brackets::Optional => text.parse().map(IpAddr::V6).ok(),
+        Some(_) => None,
+    }
+}
+
+/// A port is 1 to 5 digits up to 65535; RFC 7239 also has obfuscated ones, such as `_gazonk`.
+fn is_port(text: &str, brackets: Brackets) -> bool {
+    let is_number =
+        (1..=5).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok();
+    let is_obfuscated = text.len() > 1
+        && text.starts_with('_')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    is_number || (brackets == Brackets::Required && is_obfuscated)
+}

@@ -1,0 +1,55 @@
+//! Holds a running request-info to its contract, over real HTTP and from outside: nothing of the crate is linked in.
+//!
+//! - `BASE_URL=http://HOST:PORT`: asks the server that runs there with default settings, and starts nothing.
+//! - `SERVER=COMMAND`: starts COMMAND in the workspace's directory, once for each configuration, with `SPIN_HTTP_LISTEN_ADDR` and
+//!   `SPIN_VARIABLE_*` set, and waits for its line `Serving http://ADDRESS`: `spin up`, or by default the project's own host.
+
+mod address;
+mod client;
+mod connection;
+mod display;
+mod input;
+mod negotiation;
+mod openapi;
+mod routes;
+mod server;
+mod settings;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+use crate::server::Bed;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let bed = Bed::from_environment();
+    let standard = bed.standard();
+
+    let mut trials = routes::trials(standard);
+    trials.extend(negotiation::trials(standard));
+    trials.extend(input::trials(standard));
+    trials.extend(display::trials(standard));
+    trials.extend(connection::trials(standard));
+    trials.extend(openapi::trials(standard));
+    if bed.configures() {
+        trials.extend(address::trials(&bed));
+        trials.extend(settings::trials(&bed));
+    } else {
+        eprintln!("addresses and settings are left out: they need SERVER, a command that starts the service");
+    }
+
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if conclusion.has_failed() {
+        bed.print_logs();
+    }
+    conclusion.exit_code()
+}
+
+/// A test that fails by panicking.
+fn trial(name: impl Into<String>, check: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name, || {
+        check();
+        Ok(())
+    })
+}

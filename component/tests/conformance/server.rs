@@ -1,0 +1,169 @@
+//! The servers under test: one that runs already (`BASE_URL`), or ones that a command starts (`SERVER`), one for each configuration.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+
+use crate::client::{Connection, Request, Response};
+
+/// Runs the command and ends it when our end of its standard input is closed, which the operating system does however we end.
+const LIFELINE: &str = r#"eval "exec $0" 2>&1 & exec >&- 2>&-; read -r _; kill $!"#;
+
+/// Values of the application's variables.
+pub(crate) type Variables = &'static [(&'static str, &'static str)];
+
+/// Where servers come from.
+pub(crate) struct Bed {
+    base_url: Option<String>,
+    command: Option<String>,
+    servers: Mutex<Vec<&'static Server>>,
+}
+
+impl Bed {
+    pub(crate) fn from_environment() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let base_url = variable("BASE_URL");
+        let command = variable("SERVER").or_else(|| base_url.is_none().then(default_command));
+        Self { base_url, command, servers: Mutex::default() }
+    }
+
+    /// Whether servers can be started with settings of their own.
+    pub(crate) fn configures(&self) -> bool {
+        self.command.is_some()
+    }
+
+    /// The server with default settings.
+    pub(crate) fn standard(&self) -> &'static Server {
+        match &self.base_url {
+            None => self.server("127.0.0.1:0", &[]),
+            Some(url) => {
+                let host = url.trim_end_matches('/').strip_prefix("http://");
+                let host = host.unwrap_or_else(|| panic!("BASE_URL={url}: only http://HOST:PORT can be tested"));
+                let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+                let addresses = with_port.to_socket_addrs().map(|mut addresses| addresses.next());
+                let Ok(Some(address)) = addresses else { panic!("BASE_URL={url}: {host} has no address") };
+                Box::leak(Box::new(Server {
+                    host: host.into(),
+                    start: None,
+                    running: Running { address, child: None }.into(),
+                }))
+            }
+        }
+    }
+
+    /// A server that is started when it is first needed. It lives as long as the process, so it is leaked rather than counted.
+    pub(crate) fn server(&self, listen: &'static str, variables: Variables) -> &'static Server {
+        let command = self.command.clone().expect("only called where there is a command");
+        let start = Some(Start { command, listen, variables, log: Arc::default() });
+        let server = &*Box::leak(Box::new(Server { host: "localhost:3000".into(), start, running: OnceLock::new() }));
+        self.servers.lock().expect("no panic holds it").push(server);
+        server
+    }
+
+    /// What the servers wrote, for whoever looks for the reason of a failure.
+    pub(crate) fn print_logs(&self) {
+        for start in self.servers.lock().expect("no panic holds it").iter().filter_map(|server| server.start.as_ref()) {
+            let log = start.log.lock().expect("no panic holds it");
+            if !log.is_empty() {
+                eprintln!("--- {} with {:?} wrote:\n{log}", start.command, start.variables);
+            }
+        }
+    }
+}
+
+pub(crate) struct Server {
+    /// What the Host header says.
+    pub(crate) host: String,
+    start: Option<Start>,
+    running: OnceLock<Running>,
+}
+
+struct Start {
+    command: String,
+    listen: &'static str,
+    variables: Variables,
+    log: Arc<Mutex<String>>,
+}
+
+struct Running {
+    address: SocketAddr,
+    #[expect(dead_code, reason = "holds the standard input whose end is the server's")]
+    child: Option<Child>,
+}
+
+impl Server {
+    pub(crate) fn connect(&self) -> Connection {
+        self.connect_from(None)
+    }
+
+    pub(crate) fn connect_from(&self, from: Option<IpAddr>) -> Connection {
+        let running = self.running.get_or_init(|| self.start.as_ref().expect("else it runs already").run());
+        Connection::open(running.address, from, &self.host)
+            .unwrap_or_else(|error| panic!("cannot connect to {} from {from:?}: {error}", running.address))
+    }
+
+    /// One request on a connection of its own; what every answer of the component promises is checked at once.
+    pub(crate) fn ask(&self, request: &Request) -> Response {
+        let response = self.connect().exchange(request);
+        keeps_promises(&response);
+        response
+    }
+}
+
+/// What every answer carries, whatever its status: it is not sniffed, not stored, and has a length unless it can have no body.
+pub(crate) fn keeps_promises(response: &Response) {
+    assert_eq!(response.header("x-content-type-options"), Some("nosniff"), "{response:?}");
+    assert_eq!(response.header("cache-control"), Some("no-store"), "{response:?}");
+    assert_eq!(response.header("content-length").is_some(), response.status != 204, "{response:?}");
+}
+
+impl Start {
+    fn run(&self) -> Running {
+        let variables =
+            self.variables.iter().map(|(name, value)| (format!("SPIN_VARIABLE_{}", name.to_uppercase()), value));
+        let mut child = Command::new("sh")
+            .args(["-c", LIFELINE, &self.command])
+            .current_dir(workspace())
+            .env("SPIN_HTTP_LISTEN_ADDR", self.listen)
+            .envs(variables)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh runs");
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let log = Arc::clone(&self.log);
+        let (serving, ready) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if let Some(address) = line.strip_prefix("Serving http://") {
+                    // Nobody listens after the first time.
+                    let _ = serving.send(address.trim_end_matches('/').to_owned());
+                }
+                let mut log = log.lock().expect("no panic holds it");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let Ok(address) = ready.recv() else {
+            panic!("`{}` ended before it served:\n{}", self.command, self.log.lock().unwrap())
+        };
+        let mut address: SocketAddr =
+            address.parse().unwrap_or_else(|error| panic!("`{}` serves on {address:?}: {error}", self.command));
+        // An IPv4-mapped address is reached over IPv4.
+        address.set_ip(address.ip().to_canonical());
+        Running { address, child: Some(child) }
+    }
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is a member of the workspace")
+}
+
+/// The host as `cargo build --release -p request-info-host` leaves it, beside the profile this suite was built in.
+fn default_command() -> String {
+    let suite = std::env::current_exe().expect("the suite is a file");
+    let target = suite.ancestors().nth(3).expect("it is TARGET/PROFILE/deps/SUITE");
+    format!("'{}'", target.join("release/request-info-host").display())
+}
