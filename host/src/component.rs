@@ -1,0 +1,262 @@
+//! A component: compiled once, instantiated anew for every request, within limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::sync::oneshot;
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime::error::Context as _;
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, StoreLimits, StoreLimitsBuilder,
+};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::{self as http_types, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{
+    RequestOptions, WasiBody, WasiHttp, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+use crate::manifest;
+use crate::variables::{self, Values};
+
+use self::interface::fermyon::spin::variables as spin_variables;
+
+/// How many requests can be worked on at a time, as in Spin. One more is answered with 500.
+const MAX_INSTANCES: u32 = 1000;
+
+/// How long a guest may compute before others get their turn, as in Spin.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What one instance may use.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// In bytes, for each of its memories; a guest in Rust has one.
+    pub(crate) memory: usize,
+    /// From the arrival of the request's header to the end of the guest's work.
+    pub(crate) time: Duration,
+}
+
+/// A component that is ready to answer requests.
+pub(crate) struct Component {
+    id: String,
+    pre: ProxyPre<State>,
+    environment: Vec<(String, String)>,
+    variables: Arc<Values>,
+    limits: Limits,
+}
+
+/// What the host keeps for one instance.
+struct State {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+    outgoing: NoOutgoingRequests,
+    memory: StoreLimits,
+    variables: Arc<Values>,
+}
+
+mod interface {
+    wasmtime::component::bindgen!({
+        inline: "
+            package fermyon:spin@2.0.0;
+
+            interface variables {
+                get: func(name: string) -> result<string, error>;
+
+                variant error {
+                    invalid-name(string),
+                    undefined(string),
+                    provider(string),
+                    other(string),
+                }
+            }
+
+            world application {
+                import variables;
+            }
+        ",
+    });
+}
+
+/// Starts the engine that all components share, with Spin's pool of memory.
+///
+/// # Errors
+/// When the system does not give the address space that the pool needs.
+pub(crate) fn engine() -> anyhow::Result<Engine> {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(MAX_INSTANCES)
+        .total_stacks(MAX_INSTANCES)
+        .total_memories(MAX_INSTANCES)
+        .total_tables(2 * MAX_INSTANCES)
+        .total_core_instances(4 * MAX_INSTANCES)
+        .max_tables_per_module(2)
+        .table_elements(100_000)
+        .linear_memory_keep_resident(2 << 20)
+        .table_keep_resident(512 << 10);
+    let mut config = Config::new();
+    config.epoch_interruption(true).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    let engine = Engine::new(&config).context("cannot start the WebAssembly engine")?;
+    let clock = engine.clone();
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(TICK);
+            clock.increment_epoch();
+        }
+    });
+    Ok(engine)
+}
+
+impl Component {
+    /// Compiles a component and links what it imports.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not a component, imports what this host
+    /// does not offer, or does not answer HTTP requests.
+    pub(crate) fn load(
+        engine: &Engine,
+        id: &str,
+        manifest: manifest::Component,
+        variables: Values,
+        limits: Limits,
+    ) -> anyhow::Result<Self> {
+        let source = manifest.source.display();
+        let remedy = manifest
+            .build
+            .as_ref()
+            .map_or_else(String::new, |build| format!(": build it with `{}`", build.command_line()));
+        let wasm = std::fs::read(&manifest.source)
+            .with_context(|| format!("cannot read component `{id}`, {source}{remedy}"))?;
+        let component = wasmtime::component::Component::from_binary(engine, &wasm)
+            .with_context(|| format!("{source} is not a WebAssembly component that this host can run"))?;
+        let pre = linker(engine)?
+            .instantiate_pre(&component)
+            .with_context(|| format!("component `{id}`, {source}, imports what this host does not offer"))?;
+        let pre = ProxyPre::new(pre)
+            .with_context(|| format!("component `{id}`, {source}, does not export wasi:http/incoming-handler@0.2"))?;
+        let environment = manifest.environment.into_iter().collect();
+        Ok(Self { id: id.to_owned(), pre, environment, variables: Arc::new(variables), limits })
+    }
+
+    /// Answers one request with an instance of its own.
+    ///
+    /// # Errors
+    /// When the guest traps, goes beyond a limit, or ends without an answer.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> anyhow::Result<Response<HyperOutgoingBody>> {
+        let mut store = Store::new(self.pre.engine(), self.state());
+        store.limiter(|state| &mut state.memory);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        let (sender, mut receiver) = oneshot::channel();
+        let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+        let outparam = store.data_mut().http().new_response_outparam(sender)?;
+
+        let pre = self.pre.clone();
+        let limit = self.limits.time;
+        let mut guest = Box::pin(async move {
+            let work = async {
+                let proxy = pre.instantiate_async(&mut store).await?;
+                proxy.wasi_http_incoming_handler().call_handle(&mut store, request, outparam).await
+            };
+            match tokio::time::timeout(limit, work).await {
+                Ok(outcome) => outcome.map_err(anyhow::Error::from),
+                Err(_) => bail!("it took longer than {} s (--request-timeout)", limit.as_secs()),
+            }
+        });
+        // Most guests have ended when they have answered. One that goes on gets a task of its own.
+        let id = self.id.clone();
+        let answer = tokio::select! {
+            biased;
+            outcome = &mut guest => {
+                let answer = receiver.try_recv().ok();
+                match outcome {
+                    Err(error) if answer.is_some() => warn_of_late_failure(&id, &error),
+                    outcome => outcome?,
+                }
+                answer
+            }
+            answer = &mut receiver => {
+                tokio::spawn(async move {
+                    if let Err(error) = guest.await {
+                        warn_of_late_failure(&id, &error);
+                    }
+                });
+                answer.ok()
+            }
+        };
+        match answer {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(code)) => bail!("it answered with an error: {code}"),
+            None => bail!("it ended without an answer"),
+        }
+    }
+
+    fn state(&self) -> State {
+        let mut wasi = WasiCtx::builder();
+        // Standard output is for those who start the host and wait for its address.
+        wasi.stdout(std::io::stderr()).stderr(std::io::stderr()).envs(&self.environment);
+        State {
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            table: ResourceTable::new(),
+            outgoing: NoOutgoingRequests,
+            memory: StoreLimitsBuilder::new().memory_size(self.limits.memory).trap_on_grow_failure(true).build(),
+            variables: Arc::clone(&self.variables),
+        }
+    }
+}
+
+fn warn_of_late_failure(id: &str, error: &anyhow::Error) {
+    eprintln!("component {id} failed after its answer had begun: {error:#}");
+}
+
+/// Offers all of WASI 0.2 but outgoing HTTP; a guest has no files and no network to use it on.
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    http_types::add_to_linker::<_, WasiHttp>(&mut linker, &http_types::LinkOptions::default(), State::http)?;
+    spin_variables::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    Ok(linker)
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.outgoing, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+impl spin_variables::Host for State {
+    fn get(&mut self, name: String) -> Result<String, spin_variables::Error> {
+        variables::check_name(&name)
+            .map_err(|reason| spin_variables::Error::InvalidName(format!("{name:?}: {reason}")))?;
+        let value = self.variables.get(&name);
+        value
+            .cloned()
+            .ok_or_else(|| spin_variables::Error::Undefined(format!("the component has no variable {name:?}")))
+    }
+}
+
+/// A hook that the interface demands, though no guest that could call it is linked.
+struct NoOutgoingRequests;
+
+impl WasiHttpHooks for NoOutgoingRequests {
+    fn send_request(
+        &mut self,
+        _: http::Request<WasiBody>,
+        _: Option<RequestOptions>,
+        _: WorkOn<()>,
+    ) -> WorkOn<(http::Response<WasiBody>, WorkOn<()>)> {
+        Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
+    }
+}
+
+type WorkOn<T> = Box<dyn Future<Output = wasmtime_wasi_http::Result<T>> + Send>;

@@ -1,0 +1,146 @@
+//! The server: connections, Spin's own routes, and the way from a request to its component.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, ensure};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use crate::component::{self, Component, Limits};
+use crate::manifest::{HttpTrigger, Manifest};
+use crate::request;
+use crate::routes::{Route, Routes, WELL_KNOWN};
+use crate::variables;
+
+/// An application that is ready to be served.
+pub(crate) struct Server {
+    routes: Routes,
+    /// By id; it has every one that a route leads to.
+    components: BTreeMap<String, Component>,
+}
+
+impl Server {
+    /// Reads a manifest and compiles its components.
+    ///
+    /// # Errors
+    /// When anything in it is wrong, or not to be had here.
+    pub(crate) fn load(from: &Path, limits: Limits) -> anyhow::Result<Self> {
+        let manifest = Manifest::load(from)?;
+        for HttpTrigger { route, component, .. } in &manifest.trigger.http {
+            ensure!(
+                manifest.component.contains_key(component),
+                "route `{route}` leads to component `{component}`, which the manifest does not have"
+            );
+        }
+        let triggers = manifest.trigger.http.into_iter();
+        let routes = Routes::new(triggers.map(|trigger| (trigger.route, trigger.component)))?;
+        let values = variables::of_application(&manifest.variables, |key| std::env::var(key))?;
+        let engine = component::engine()?;
+        let mut components = BTreeMap::new();
+        for (id, description) in manifest.component {
+            let values = variables::of_component(&description.variables, &values)
+                .with_context(|| format!("component `{id}`"))?;
+            let component = Component::load(&engine, &id, description, values, limits)?;
+            components.insert(id, component);
+        }
+        Ok(Self { routes, components })
+    }
+
+    /// Listens, says where, and serves for ever.
+    ///
+    /// # Errors
+    /// When the address is not to be had.
+    pub(crate) async fn listen(self, address: SocketAddr) -> anyhow::Result<()> {
+        let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => {
+                anyhow!("{address} is already in use: stop what listens there, or take another address with --listen")
+            }
+            _ => anyhow!("cannot listen on {address}: {error}"),
+        })?;
+        self.announce(listener.local_addr()?)?;
+        let server = Arc::new(self);
+        loop {
+            match listener.accept().await {
+                Ok((stream, client)) => {
+                    tokio::spawn(Arc::clone(&server).connection(stream, client));
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: connections that end will free some.
+                    eprintln!("cannot accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// Tells people, and whatever started this host, that it is ready.
+    fn announce(&self, address: SocketAddr) -> std::io::Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "Serving http://{address}\nAvailable Routes:")?;
+        for Route { based, component, .. } in self.routes.iter() {
+            match based.strip_suffix("/...") {
+                Some(prefix) => writeln!(stdout, "  {component}: http://{address}{prefix} (wildcard)")?,
+                None => writeln!(stdout, "  {component}: http://{address}{based}")?,
+            }
+        }
+        stdout.flush()
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, client: SocketAddr) {
+        // Answers are written whole; to wait for more would only delay them.
+        _ = stream.set_nodelay(true);
+        let service = service_fn(|request| {
+            let server = Arc::clone(&self);
+            async move { server.answer(request, client).await }
+        });
+        // What ends a connection early is the client's doing, or was told about the request that it concerns.
+        _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    /// Answers one request; an error closes the connection without an answer.
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        client: SocketAddr,
+    ) -> anyhow::Result<Response<HyperOutgoingBody>> {
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        match path.strip_prefix(WELL_KNOWN) {
+            Some("health") => return Ok(response(StatusCode::OK, "OK")),
+            Some(_) => return Ok(response(StatusCode::NOT_FOUND, "")),
+            None => {}
+        }
+        let Some(found) = self.routes.find(&path) else {
+            return Ok(response(StatusCode::NOT_FOUND, ""));
+        };
+        request::set_authority(&mut parts)?;
+        let id = &found.route.component;
+        let method = parts.method.clone();
+        let answer = match request::append_headers(&mut parts, &found, client) {
+            Ok(()) => self.components[id].answer(Request::from_parts(parts, body)).await,
+            Err(error) => Err(error),
+        };
+        Ok(answer.unwrap_or_else(|error| {
+            eprintln!("component {id} did not answer {method} {path}: {error:#}");
+            response(StatusCode::INTERNAL_SERVER_ERROR, "")
+        }))
+    }
+}
+
+fn response(status: StatusCode, body: &'static str) -> Response<HyperOutgoingBody> {
+    let mut response =
+        Response::new(Full::new(Bytes::from_static(body.as_bytes())).map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = status;
+    response
+}
