@@ -1,0 +1,131 @@
+//! Whether one commit may replace another: newer ones may, and git knows which is newer.
+
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::template::short;
+
+/// How the commit to deploy stands to the one that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Nothing runs yet.
+    First,
+    /// The same one: perhaps half deployed.
+    Same,
+    /// The live one is an ancestor, this many commits back.
+    Newer(u32),
+    /// Something runs that says of no commit.
+    Unlabelled,
+    /// Not newer, or not known to be: why, and what to do about it.
+    Refused(String),
+}
+
+impl Order {
+    /// Asks the git repository at `clone` how `new` stands to `live`, a commit as an annotation names it.
+    pub fn of(live: Option<&str>, new: &str, clone: &Path) -> Self {
+        let Some(live) = live else {
+            return Self::Unlabelled;
+        };
+        if live == new {
+            return Self::Same;
+        }
+        let repository = Repository(clone);
+        match repository.compare(live, new) {
+            Ok(order) => order,
+            Err(reason) => Self::Refused(format!("{reason}; --ignore-order deploys it all the same")),
+        }
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::First => f.write_str("nothing runs there yet"),
+            Self::Same => f.write_str("the same commit runs there"),
+            Self::Newer(1) => f.write_str("1 commit older"),
+            Self::Newer(commits) => write!(f, "{commits} commits older"),
+            Self::Unlabelled => f.write_str("what runs there does not say its commit"),
+            Self::Refused(reason) => f.write_str(reason),
+        }
+    }
+}
+
+struct Repository<'a>(&'a Path);
+
+impl Repository<'_> {
+    /// `Err` is a sentence for people.
+    fn compare(&self, live: &str, new: &str) -> Result<Order, String> {
+        let (live_short, new_short) = (short(live), short(new));
+        if !is_commit(live) {
+            return Err(format!("what runs says of itself that it is commit {live:?}, which is none"));
+        }
+        for commit in [new, live] {
+            if !self.answers(&["cat-file", "-e", &format!("{commit}^{{commit}}")])? {
+                let remedy = if self.is_shallow()? { "git fetch --unshallow" } else { "git fetch --all" };
+                let which = if commit == new { "to deploy" } else { "that runs" };
+                return Err(format!(
+                    "the commit {which}, {}, is unknown to the clone in {}: `{remedy}` may bring it",
+                    short(commit),
+                    self.0.display()
+                ));
+            }
+        }
+        if self.answers(&["merge-base", "--is-ancestor", live, new])? {
+            let count = self.ask(&["rev-list", "--count", &format!("{live}..{new}")])?;
+            return Ok(Order::Newer(count.parse().unwrap_or(0)));
+        }
+        if self.answers(&["merge-base", "--is-ancestor", new, live])? {
+            return Err(format!("{new_short} is older than {live_short}, which runs"));
+        }
+        if self.is_shallow()? {
+            return Err(format!(
+                "this clone is too shallow to tell whether {new_short} is newer than {live_short}, which runs: `git fetch --unshallow`"
+            ));
+        }
+        Err(format!("{new_short} does not contain {live_short}, which runs: the two have diverged, merge or rebase"))
+    }
+
+    fn is_shallow(&self) -> Result<bool, String> {
+        Ok(self.ask(&["rev-parse", "--is-shallow-repository"])? == "true")
+    }
+
+    /// By git's exit code: 0 is yes, 1 is no, and 128 is what `cat-file -e` says of a name that it cannot resolve.
+    fn answers(&self, arguments: &[&str]) -> Result<bool, String> {
+        let output = self.run(arguments)?;
+        match (output.status.code(), arguments[0]) {
+            (Some(0), _) => Ok(true),
+            (Some(1), _) => Ok(false),
+            (Some(128), "cat-file") if self.run(&["rev-parse", "--git-dir"])?.status.success() => Ok(false),
+            _ => Err(self.complaint(&output)),
+        }
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.run(arguments)?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        } else {
+            Err(self.complaint(&output))
+        }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<std::process::Output, String> {
+        Command::new("git")
+            .arg("-C")
+            .arg(self.0)
+            .args(arguments)
+            .output()
+            .map_err(|error| format!("cannot ask git which commit is newer: {error}"))
+    }
+
+    fn complaint(&self, output: &std::process::Output) -> String {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().next().unwrap_or("it gave no reason");
+        format!("git cannot tell which commit is newer in {}: {said}", self.0.display())
+    }
+}
+
+fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
