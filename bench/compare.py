@@ -1,0 +1,383 @@
+#!/usr/bin/env python3
+"""Compares request-info with what else could answer the same request, in one run on the same cores.
+
+request-info and bench/bare (a constant of the same length: what the host costs by itself) run on the host,
+bench/flask under Flask's own server and under gunicorn -w 2, and go-httpbin answers /get. One server runs at a
+time; wrk asks it. The rounds go through all servers, each round beginning with another one, so that a machine
+that gets slower or faster does so for all of them. What is told is the median of the rounds.
+
+Of a comparison of all servers, the result is written to docs/performance.md.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import performance
+from performance import REPOSITORY
+
+BENCH = REPOSITORY / "bench"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "request-info" / "bench"
+GO_HTTPBIN = "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin@v2.26.0"
+
+HOST = REPOSITORY / "target/x86_64-unknown-linux-gnu/release/request-info-host"
+COMPONENTS = REPOSITORY / "target/wasm32-wasip2/component"
+BUILD_HOST = "cargo build --release --target x86_64-unknown-linux-gnu --package request-info-host"
+BUILD_COMPONENT = "cargo build --target wasm32-wasip2 --profile component --package"
+ANSWER = BENCH / "bare/src/answer.txt"
+
+CONNECTIONS = 32
+WARM_UP_SECONDS = 1
+START_SECONDS = 30
+HEADERS = {"User-Agent": "curl/8.5.0", "Accept": "*/*"}
+
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORES = CORES[:-1] or CORES
+WRK_CORES = CORES[-1:]
+
+
+@dataclass(frozen=True)
+class Server:
+    name: str
+    command: list[str]
+    """{port} stands for the port."""
+    artefact: Path
+    """What is shipped; of a directory, all that is in it."""
+    path: str = "/"
+    answer: bytes | None = None
+    """What has to be answered, where the server is one of those that do the same."""
+
+    def command_on(self, port: int) -> list[str]:
+        return [argument.format(port=port) for argument in self.command]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One round of one server."""
+
+    requests: float
+    """Per second."""
+    p50: float
+    """In milliseconds, as p99."""
+    p99: float
+    memory: int
+    """In bytes, at its highest."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """All rounds of one server."""
+
+    server: Server
+    samples: list[Sample]
+
+    def median(self, figure: str) -> float:
+        return float(median(getattr(sample, figure) for sample in self.samples))
+
+    def figures(self) -> list[float]:
+        return [*map(self.median, ("requests", "p50", "p99", "memory")), size_of(self.server.artefact)]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What request-info is to reach, as a ratio of its median to another server's."""
+
+    server: str
+    figure: str
+    limit: float
+
+    def text(self) -> str:
+        if self.figure == "requests":
+            return f"at least {self.limit} of {self.server}'s requests per second"
+        return f"a lower {self.figure} than {self.server}"
+
+    def is_met(self, ratio: float) -> bool:
+        return ratio >= self.limit if self.figure == "requests" else ratio < self.limit
+
+
+GOALS = [
+    Goal("bare", "requests", 0.85),
+    Goal("gunicorn", "requests", 1.5),
+    Goal("gunicorn", "p99", 1.0),
+]
+
+
+def main() -> None:
+    names = ["request-info", "bare", "flask", "gunicorn", "go-httpbin"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("server", nargs="*", help=f"compare these only, of {', '.join(names)}; writes nothing")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each server is measured (5)")
+    parser.add_argument("--seconds", type=int, default=5, help="how long each time (5)")
+    parser.add_argument("--host", type=Path, default=HOST, metavar="FILE", help="the host (the release build)")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.server) - set(names):
+        parser.error(f"there is no server {', '.join(sorted(unknown))}: choose from {', '.join(names)}")
+    if min(arguments.rounds, arguments.seconds) < 1:
+        parser.error("--rounds and --seconds are at least 1")
+
+    if not shutil.which("wrk"):
+        sys.exit("compare.py: wrk is missing: apt-get install wrk")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("compare.py: terminated"))
+    chosen = [name for name in names if not arguments.server or name in arguments.server]
+    servers = [provide(name, arguments.host) for name in chosen]
+    load = os.getloadavg()[0]
+    results = measure(servers, arguments.rounds, arguments.seconds)
+
+    report = [figures_table(results)]
+    if len(chosen) == len(names):
+        report += [ratios_table(results), goals_table(results)]
+    print("", *report, sep="\n\n")
+    if len(chosen) == len(names):
+        report.append(method(arguments.rounds, arguments.seconds, load, arguments.host))
+        performance.write_section("service", "\n\n".join(report))
+        print(f"\nwritten to {performance.DOCUMENT.relative_to(REPOSITORY)}")
+
+
+def provide(name: str, host: Path) -> Server:
+    """The server, with all that it takes to start it."""
+    match name:
+        case "request-info":
+            return on_host(name, host, REPOSITORY / "spin.toml", "request_info.wasm")
+        case "bare":
+            return on_host(name, host, BENCH / "bare/spin.toml", "bare.wasm")
+        case "flask":
+            command = "-m flask --app bench/flask/app.py run --host 127.0.0.1 --port {port}"
+            return in_python(name, command)
+        case "gunicorn":
+            command = "-m gunicorn -w 2 --no-control-socket --chdir bench/flask --bind 127.0.0.1:{port} app:app"
+            return in_python(name, command)
+        case _:
+            binary = go_httpbin()
+            return Server(name, [str(binary), "-host", "127.0.0.1", "-port", "{port}"], binary, path="/get")
+
+
+def on_host(name: str, host: Path, manifest: Path, artefact: str) -> Server:
+    component = COMPONENTS / artefact
+    if not component.exists():
+        sys.exit(f"compare.py: there is no {component}: {BUILD_COMPONENT} {name}")
+    if not host.exists():
+        sys.exit(f"compare.py: there is no {host}: {BUILD_HOST}, or name another with --host")
+    command = [str(host), "--from", str(manifest), "--listen", "127.0.0.1:{port}"]
+    return Server(name, command, component, answer=ANSWER.read_bytes())
+
+
+def in_python(name: str, command: str) -> Server:
+    environment = python_environment()
+    return Server(name, [str(environment / "bin/python"), *command.split()], environment, answer=ANSWER.read_bytes())
+
+
+def python_environment() -> Path:
+    """A virtual environment with what requirements.txt lists, and nothing else."""
+    requirements = BENCH / "requirements.txt"
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
+    environment = CACHE / f"python{sys.version_info.major}.{sys.version_info.minor}-{digest}"
+    complete = environment / "complete"
+    if not complete.exists():
+        print(f"installing Flask and gunicorn into {environment} (half a minute, once)")
+        venv.create(environment, clear=True, with_pip=True)
+        pip: list[str | Path] = [environment / "bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        run([*pip, "install", "--no-deps", "--requirement", requirements])
+        run([*pip, "uninstall", "--yes", "pip", "setuptools"])
+        complete.touch()
+    return environment
+
+
+def go_httpbin() -> Path:
+    directory = CACHE / GO_HTTPBIN.rpartition("/")[2]
+    binary = directory / "go-httpbin"
+    if not binary.exists():
+        if not shutil.which("go"):
+            sys.exit("compare.py: go is missing, which builds go-httpbin: apt-get install golang")
+        print(f"building {GO_HTTPBIN} into {directory} (a minute, once)")
+        run(["go", "install", "-ldflags=-s -w", GO_HTTPBIN], GOBIN=str(directory))
+    return binary
+
+
+def run(command: list[str | Path], **environment: str) -> None:
+    if code := subprocess.run(command, env=os.environ | environment).returncode:
+        sys.exit(f"compare.py: `{shlex.join(map(str, command))}` ended with {code}")
+
+
+def measure(servers: list[Server], rounds: int, seconds: int) -> list[Result]:
+    results = [Result(server, []) for server in servers]
+    for number in range(rounds):
+        first = number % len(results)
+        for result in results[first:] + results[:first]:
+            sample = sample_of(result.server, seconds)
+            result.samples.append(sample)
+            print(
+                f"round {number + 1} of {rounds}: {result.server.name:<12} {sample.requests:>8,.0f} requests/s,"
+                f" p50 {sample.p50:.2f} ms, p99 {sample.p99:.2f} ms, {sample.memory / 1e6:.0f} MB",
+                flush=True,
+            )
+    return results
+
+
+def sample_of(server: Server, seconds: int) -> Sample:
+    with running(server) as (process, url):
+        load(url, WARM_UP_SECONDS)
+        outcome = load(url, seconds)
+        memory = peak_memory(process.pid)
+    if outcome["errors"]:
+        sys.exit(f"compare.py: {outcome['errors']} of {outcome['requests']} requests to {server.name} failed")
+    requests = outcome["requests"] / outcome["seconds"]
+    return Sample(requests, outcome["p50"] / 1000, outcome["p99"] / 1000, memory)
+
+
+@contextmanager
+def running(server: Server) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Starts the server on a free port, and ends it with all its processes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = server.command_on(port)
+    url = f"http://127.0.0.1:{port}{server.path}"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SPIN_")}
+    process = subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, SERVER_CORES),
+    )
+    try:
+        answer = first_answer(process, url)
+        if answer is None:
+            sys.exit(f"compare.py: {server.name} does not answer {url}; to see why: {shlex.join(command)}")
+        if server.answer not in (None, answer):
+            sys.exit(
+                f"compare.py: {server.name} answers {answer!r}, which is not what {ANSWER.relative_to(REPOSITORY)} has:"
+                " bring that file and bench/flask/app.py in line with request-info, and build bare anew:"
+                f" {BUILD_COMPONENT} bare"
+            )
+        yield process, url
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def first_answer(process: subprocess.Popen[bytes], url: str) -> bytes | None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urlopen(Request(url, headers=HEADERS), timeout=START_SECONDS) as response:
+                return bytes(response.read())
+        except (URLError, ConnectionError):
+            time.sleep(0.05)
+    return None
+
+
+def load(url: str, seconds: int) -> dict[str, float]:
+    """What wrk.lua tells of so many seconds."""
+    headers = [argument for name, value in HEADERS.items() for argument in ("-H", f"{name}: {value}")]
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(BENCH / "wrk.lua"), *headers, url]
+    wrk = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, WRK_CORES)
+    )
+    if wrk.returncode:
+        sys.exit(f"compare.py: `{shlex.join(command)}` ended with {wrk.returncode}: {wrk.stdout}")
+    outcome: dict[str, float] = json.loads(wrk.stdout.splitlines()[-1])
+    return outcome
+
+
+def peak_memory(pid: int) -> int:
+    """The most resident memory that a process and its descendants had, in bytes, shared pages counted once."""
+    peak = memory_field(pid, "status", "VmHWM") - memory_field(pid, "smaps_rollup", "Rss")
+    # Only a main thread starts processes here; other threads may end while one looks at them.
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return peak + memory_field(pid, "smaps_rollup", "Pss") + sum(peak_memory(int(child)) for child in children)
+
+
+def memory_field(pid: int, file: str, field: str) -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB$", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE)
+    if not found:
+        sys.exit(f"compare.py: /proc/{pid}/{file} does not tell {field}")
+    return int(found.group(1)) * 1024
+
+
+def size_of(artefact: Path) -> int:
+    files = artefact.rglob("*") if artefact.is_dir() else [artefact]
+    return sum(file.lstat().st_size for file in files if file.is_file())
+
+
+def megabytes(size: float) -> str:
+    return f"{size / 1e6:.2f}" if size < 1e6 else f"{size / 1e6:.1f}"
+
+
+def figures_table(results: list[Result]) -> str:
+    rows = []
+    for result in results:
+        requests, p50, p99, memory, size = result.figures()
+        lowest, highest = (choose(sample.requests for sample in result.samples) for choose in (min, max))
+        spread = f"{requests:,.0f} ({lowest:,.0f} to {highest:,.0f})"
+        rows.append([result.server.name, spread, f"{p50:.2f}", f"{p99:.2f}", megabytes(memory), megabytes(size)])
+    header = ["", "requests/s (lowest to highest)", "p50, ms", "p99, ms", "memory, MB", "artefact, MB"]
+    return performance.table(header, rows)
+
+
+def ratios_table(results: list[Result]) -> str:
+    ours, *others = results
+    rows = [
+        [other.server.name, *(f"{mine / its:.3g}" for mine, its in zip(ours.figures(), other.figures(), strict=True))]
+        for other in others
+    ]
+    return performance.table(["request-info ÷", "requests/s", "p50", "p99", "memory", "artefact"], rows)
+
+
+def goals_table(results: list[Result]) -> str:
+    by_name = {result.server.name: result for result in results}
+    rows = []
+    for goal in GOALS:
+        ratio = by_name["request-info"].median(goal.figure) / by_name[goal.server].median(goal.figure)
+        rows.append([goal.text(), f"{ratio:.2f}", "met" if goal.is_met(ratio) else "**missed**"])
+    return performance.table(["goal", "ratio", ""], rows)
+
+
+def method(rounds: int, seconds: int, load_before: float, host: Path) -> str:
+    separated = len(CORES) > 1
+    pinning = (
+        f"the servers on core {', '.join(map(str, SERVER_CORES))} and wrk on core {WRK_CORES[0]}"
+        if separated
+        else "servers and wrk on the one core that there is"
+    )
+    return (
+        f"Measured by `bench/compare.py`: {performance.circumstances()}, {pinning}, load {load_before:.2f} before."
+        f" Medians of {rounds} rounds of {seconds} s, each server started anew for each round and warmed up for"
+        f" {WARM_UP_SECONDS} s; {CONNECTIONS} connections, one wrk thread, no request failed. Flask's own server and"
+        " gunicorn's workers close the connection after every answer, which is how they come."
+        " Memory is the highest resident set of all of a server's processes, pages that they share counted once."
+        f" The artefact is the component without its host ({megabytes(host.stat().st_size)} MB, here the project's own;"
+        " in a cluster, Spin's shim), Flask's and gunicorn's packages without Python, and go-httpbin's whole program,"
+        " which answers `/get` with JSON."
+    )
+
+
+if __name__ == "__main__":
+    main()
