@@ -1,0 +1,275 @@
+//! A real control plane: etcd, API server, controllers and scheduler, as any user, on loopback and free ports.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::Value;
+
+use crate::network::Network;
+
+/// Which Kubernetes `e2e/cluster.sh binaries` builds.
+const VERSION: &str = "1.34.4";
+
+/// Starts each line `NAME COMMAND` that it reads. When our end of its standard input is closed, which the operating
+/// system does however we end, it ends them all and removes their directory.
+const SUPERVISOR: &str = r#"
+while read -r name command; do
+    eval "exec $command" >>"$0/$name.log" 2>&1 &
+    echo $! >"$0/$name.pid"
+    pids="$pids $!"
+done
+kill -KILL $pids 2>&1
+wait
+rm -rf "$0"
+"#;
+
+/// Those that rollouts need. Not among them is the one that declares silent nodes lost: nodes are silent here.
+const CONTROLLERS: &str = "deployment-controller,replicaset-controller,serviceaccount-controller,\
+    resourcequota-controller,garbage-collector-controller,disruption-controller";
+
+/// Every request by whom and with which answer, watches when they begin and when they end.
+const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata"}]}"#;
+
+const ADMIN: &str = "admin";
+
+pub(crate) struct ControlPlane {
+    directory: PathBuf,
+    binaries: PathBuf,
+    etcd_port: u16,
+    port: u16,
+    supervisor: Mutex<Option<Child>>,
+    pub(crate) network: Network,
+    pub(crate) client: Client,
+}
+
+impl ControlPlane {
+    /// Returns when rollouts can begin. To be called within a tokio runtime.
+    pub(crate) async fn start() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let binaries = binaries().unwrap_or_else(|error| panic!("{error}"));
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("control-plane-{}-{count}", std::process::id()));
+        fs::create_dir(&directory).unwrap_or_else(|error| panic!("cannot create {}: {error}", directory.display()));
+        let supervisor = Command::new("sh")
+            .args(["-c", SUPERVISOR])
+            .arg(&directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0) // A Ctrl-C is ours; what it leaves to do is the supervisor's.
+            .spawn()
+            .expect("sh runs");
+
+        let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("the name is one");
+        let network = Network::start(&identity).await;
+        write_settings(&directory, &identity, network.port());
+        let (port, etcd_port) = (free_port(), free_port());
+        for user in [ADMIN, "controllers", "scheduler"] {
+            fs::write(directory.join(user), kubeconfig(port, user, "default", &directory).to_string()).expect("it can");
+        }
+        let client = client(&directory.join(ADMIN)).await;
+        let supervisor = Some(supervisor).into();
+        let plane = Self { directory, binaries, etcd_port, port, supervisor, network, client };
+
+        let (urls, peers) = (format!("http://127.0.0.1:{etcd_port}"), format!("http://127.0.0.1:{}", free_port()));
+        plane.run(
+            "etcd",
+            &format!(
+                "--data-dir DIR/etcd --unsafe-no-fsync --log-level error --listen-client-urls {urls} \
+                 --advertise-client-urls {urls} --listen-peer-urls {peers} --initial-advertise-peer-urls {peers} \
+                 --initial-cluster default={peers}"
+            ),
+        );
+        plane.start_api_server().await;
+        plane.run(
+            "kube-controller-manager",
+            &format!(
+                "--kubeconfig DIR/controllers --leader-elect=false --secure-port 0 --controllers {CONTROLLERS} \
+                 --kube-api-qps 500 --kube-api-burst 1000 --concurrent-deployment-syncs 10 --concurrent-replicaset-syncs 10"
+            ),
+        );
+        plane.run("kube-scheduler", "--config DIR/scheduler.json --secure-port 0");
+        plane
+    }
+
+    async fn start_api_server(&self) {
+        let Self { etcd_port, port, .. } = self;
+        self.run(
+            "kube-apiserver",
+            &format!(
+                "--etcd-servers http://127.0.0.1:{etcd_port} --bind-address 127.0.0.1 --secure-port {port} \
+                 --advertise-address 127.0.0.1 --endpoint-reconciler-type none --service-cluster-ip-range 10.96.0.0/16 \
+                 --tls-cert-file DIR/certificate.pem --tls-private-key-file DIR/key.pem \
+                 --service-account-issuer https://kubernetes.default.svc \
+                 --service-account-key-file DIR/public.pem --service-account-signing-key-file DIR/key.pem \
+                 --authorization-mode RBAC --token-auth-file DIR/tokens.csv \
+                 --audit-policy-file DIR/audit-policy.json --audit-log-path DIR/audit.log \
+                 --egress-selector-config-file DIR/egress.json --kubelet-preferred-address-types InternalIP \
+                 --profiling=false"
+            ),
+        );
+        let deadline = Instant::now() + Duration::from_secs(90);
+        let ready = || http::Request::get("/readyz").body(Vec::new()).expect("it is a request");
+        while self.client.request_text(ready()).await.is_err() {
+            let log = || fs::read_to_string(self.directory.join("kube-apiserver.log")).unwrap_or_default();
+            let failed = log().lines().any(|line| line.starts_with("Error:"));
+            assert!(!failed && Instant::now() < deadline, "the API server does not start, it wrote:\n{}", log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// `DIR` stands for the directory of this control plane.
+    fn run(&self, name: &str, arguments: &str) {
+        let quoted = format!("'{}'", self.directory.display());
+        let arguments = arguments.replace("DIR", &quoted);
+        let mut supervisor = self.supervisor.lock().expect("no panic holds it");
+        let stdin = supervisor.as_mut().and_then(|child| child.stdin.as_mut()).expect("it is piped");
+        writeln!(stdin, "{name} '{}' {arguments}", self.binaries.join(name).display()).expect("the supervisor reads");
+    }
+
+    fn signal(&self, name: &str, signal: &str) {
+        let pid = fs::read_to_string(self.directory.join(format!("{name}.pid"))).expect("it runs");
+        let status = Command::new("kill").args([signal, pid.trim()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "{name} cannot be sent {signal}");
+    }
+
+    /// The API server answers nothing for a while, its connections stay.
+    pub(crate) async fn freeze_api_server(&self, duration: Duration) {
+        self.signal("kube-apiserver", "-STOP");
+        tokio::time::sleep(duration).await;
+        self.signal("kube-apiserver", "-CONT");
+    }
+
+    /// The API server is gone for a while. The one that comes after it knows no events of before.
+    pub(crate) async fn restart_api_server(&self, duration: Duration) {
+        self.signal("kube-apiserver", "-KILL");
+        tokio::time::sleep(duration).await;
+        self.start_api_server().await;
+    }
+
+    /// A directory that is removed with the control plane.
+    pub(crate) fn directory(&self, name: &str) -> PathBuf {
+        let directory = self.directory.join(name);
+        fs::create_dir_all(&directory).expect("the control plane's directory can be written to");
+        directory
+    }
+
+    /// What a client needs to be `token`'s owner here.
+    pub(crate) fn kubeconfig(&self, token: &str, namespace: &str) -> Value {
+        kubeconfig(self.port, token, namespace, &self.directory)
+    }
+
+    /// What `user` has asked of the API server so far.
+    pub(crate) fn requests_of(&self, user: &str) -> Vec<Request> {
+        let log = fs::read_to_string(self.directory.join("audit.log")).expect("the API server writes it");
+        let mut requests = BTreeMap::new();
+        // The last line may not be whole yet; a watch has two entries under one id.
+        for event in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            if event["user"]["username"] == user {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let request = Request {
+                    verb: text(&event["verb"]),
+                    uri: text(&event["requestURI"]),
+                    code: event["responseStatus"]["code"].as_u64().unwrap_or_default(),
+                };
+                requests.insert(text(&event["auditID"]), request);
+            }
+        }
+        requests.into_values().collect()
+    }
+
+    /// Ends all of it, and returns when nothing is left.
+    pub(crate) fn stop(&self) {
+        if let Some(mut supervisor) = self.supervisor.lock().expect("no panic holds it").take() {
+            drop(supervisor.stdin.take());
+            supervisor.wait().expect("it is our child");
+        }
+    }
+}
+
+/// One request in the API server's audit log.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) verb: String,
+    pub(crate) uri: String,
+    pub(crate) code: u64,
+}
+
+/// Where the control plane's programs are.
+pub(crate) fn binaries() -> Result<PathBuf, String> {
+    let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+    let holds_them = |directory: &PathBuf| names.iter().all(|name| directory.join(name).is_file());
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    let cached = cache.unwrap_or_default().join(format!("request-info/kubernetes-{VERSION}/bin"));
+    let candidates = [variable("KUBEBUILDER_ASSETS"), Some(cached.clone())];
+    candidates.into_iter().flatten().find(holds_them).ok_or_else(|| {
+        format!(
+            "no control plane to test on: {} are neither in {} nor in the directory that KUBEBUILDER_ASSETS names; \
+             `make test` builds them first, and so does `e2e/cluster.sh binaries` (about 6 minutes, once)",
+            names.join(", "),
+            cached.display()
+        )
+    })
+}
+
+fn write_settings(directory: &Path, identity: &rcgen::CertifiedKey<rcgen::KeyPair>, egress_port: u16) {
+    let file = |name: &str, text: String| fs::write(directory.join(name), text).expect("the directory is ours");
+    file("certificate.pem", identity.cert.pem());
+    file("key.pem", identity.signing_key.serialize_pem());
+    file("public.pem", identity.signing_key.public_key_pem());
+    file("tokens.csv", ["admin", "controllers", "scheduler"].map(|user| format!("{user},{user},{user},system:masters\n")).concat());
+    file("audit-policy.json", AUDIT_POLICY.to_owned());
+    let egress = serde_json::json!({
+        "apiVersion": "apiserver.k8s.io/v1beta1",
+        "kind": "EgressSelectorConfiguration",
+        "egressSelections": [{"name": "cluster", "connection": {
+            "proxyProtocol": "HTTPConnect",
+            "transport": {"tcp": {"url": format!("http://{}:{egress_port}", Ipv4Addr::LOCALHOST)}},
+        }}],
+    });
+    file("egress.json", egress.to_string());
+    let scheduler = serde_json::json!({
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "leaderElection": {"leaderElect": false},
+        "clientConnection": {"kubeconfig": directory.join("scheduler"), "qps": 500, "burst": 1000},
+    });
+    file("scheduler.json", scheduler.to_string());
+}
+
+fn kubeconfig(port: u16, token: &str, namespace: &str, directory: &Path) -> Value {
+    serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": {
+            "server": format!("https://127.0.0.1:{port}"),
+            "certificate-authority": directory.join("certificate.pem"),
+        }}],
+        "users": [{"name": "test", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
+        "current-context": "test",
+    })
+}
+
+async fn client(kubeconfig: &Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("it was just written");
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    Client::try_from(config.expect("it is whole")).expect("a client needs no server")
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+    listener.local_addr().expect("it is bound").port()
+}

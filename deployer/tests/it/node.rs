@@ -1,0 +1,336 @@
+//! Nodes without a machine: the test is their kubelet, and writes the words that real kubelets wrote.
+
+use std::collections::{HashMap, HashSet};
+use std::net::Ipv4Addr;
+use std::pin::pin;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::network::{Container, KUBELET_PORT, Network};
+
+const COMMIT: &str = "request-info.dev/commit";
+
+/// Adds a ready node with room for thousands of pods.
+pub(crate) async fn add(client: &Client, name: &str, labels: Value) {
+    let nodes = Api::<Node>::all(client.clone());
+    let node = json!({"metadata": {"name": name, "labels": labels}});
+    nodes.create(&PostParams::default(), &serde_json::from_value(node).expect("it is a node")).await.expect("it can be");
+    let room = json!({"cpu": "1000", "memory": "1000Gi", "pods": "5000"});
+    let status = json!({"status": {
+        "capacity": room, "allocatable": room,
+        "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": KUBELET_PORT}},
+        "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
+            "lastHeartbeatTime": now(), "lastTransitionTime": now()}],
+    }});
+    nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.expect("it can be");
+    // Admission adds the taint of a node that is not ready yet, and the controller that would remove it is not there.
+    let untainted = Patch::Merge(json!({"spec": {"taints": null}}));
+    nodes.patch(name, &PatchParams::default(), &untainted).await.expect("it can be");
+}
+
+/// What a kubelet said of a pod in one situation, with the events of that.
+#[derive(Clone, Debug)]
+pub(crate) struct Observation {
+    status: Value,
+    warnings: Value,
+}
+
+macro_rules! observations {
+    ($($name:ident: $file:literal)*) => {$(
+        pub(crate) static $name: LazyLock<Observation> = LazyLock::new(|| Observation::read(include_str!(concat!("../observed/", $file, ".json"))));
+    )*};
+}
+
+observations! {
+    BAD_COMMAND: "badcmd"
+    BAD_NAME: "badname"
+    CRASH: "crash"
+    CRASH_LATER: "crashlater"
+    HEALTHY: "healthy"
+    NEVER_PULLED: "neverpull2"
+    NO_CONFIG_MAP: "nocm"
+    NO_HANDLER: "nohandler"
+    NO_NAME_SERVER: "nodns"
+    NO_REPOSITORY: "norepo"
+    NO_SECRET: "nosecret2"
+    NOT_FOUND: "notfound"
+    NOT_READY: "notready"
+    OUT_OF_MEMORY: "oom"
+    REGISTRY_DOWN: "down"
+    ROOT: "nonroot"
+}
+
+impl Observation {
+    fn read(text: &str) -> Self {
+        let mut whole: Value = serde_json::from_str(text).expect("observations are JSON");
+        Self { status: whole["pods"][0].take(), warnings: whole["warnings"].take() }
+    }
+
+    /// The same with other words in the place of `from`.
+    pub(crate) fn replace(&self, from: &str, to: &str) -> Self {
+        let replaced = |value: &Value| {
+            let text = value.to_string();
+            assert!(text.contains(from) || value == &self.warnings, "{text} does not say {from:?}");
+            serde_json::from_str(&text.replace(from, to)).expect("only words were replaced")
+        };
+        Self { status: replaced(&self.status), warnings: replaced(&self.warnings) }
+    }
+
+    /// As it would be said of `pod`, now.
+    fn of(&self, pod: &Pod, address: Ipv4Addr) -> Self {
+        let container = &pod.spec.as_ref().expect("pods have a specification").containers[0];
+        let observed = self.status["containerStatuses"][0]["image"].as_str().unwrap_or_default();
+        let image = container.image.as_deref().unwrap_or_default();
+        let observed_id = self.status["containerStatuses"][0]["imageID"].as_str().unwrap_or_default();
+        let (_, digest) = observed_id.rsplit_once('@').unwrap_or_default();
+        let image_id = if digest.is_empty() { String::new() } else { format!("{}@{digest}", repository(image)) };
+        let Self { mut status, mut warnings } = self.clone();
+        rewrite(&mut status, observed, image);
+        rewrite(&mut warnings, observed, image);
+        for container_status in status["containerStatuses"].as_array_mut().into_iter().flatten() {
+            container_status["name"] = json!(container.name);
+            container_status["imageID"] = json!(image_id);
+        }
+        status["podIP"] = json!(address.to_string());
+        status["podIPs"] = json!([{"ip": address.to_string()}]);
+        Self { status, warnings }
+    }
+}
+
+/// Another image everywhere, and every moment that is not the epoch becomes the present.
+fn rewrite(value: &mut Value, image: &str, by: &str) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Value::String(time) if ["lastTransitionTime", "startedAt", "finishedAt", "startTime"].contains(&key.as_str()) => {
+                        if !time.starts_with("1970") {
+                            *time = now();
+                        }
+                    }
+                    value => rewrite(value, image, by),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| rewrite(value, image, by)),
+        Value::String(text) if !image.is_empty() => *text = text.replace(image, by),
+        _ => {}
+    }
+}
+
+fn repository(image: &str) -> &str {
+    image.rsplit_once(':').map_or(image, |(repository, _)| repository)
+}
+
+fn now() -> String {
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// What becomes of the pods of one commit.
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    steps: Vec<(Duration, Observation)>,
+    end: Option<Duration>,
+    serves: Option<String>,
+    health: (u16, String),
+    log: String,
+}
+
+impl Life {
+    /// Each pod is said to be so as soon as it has a node.
+    pub(crate) fn of(observation: &Observation) -> Self {
+        Self {
+            steps: vec![(Duration::ZERO, observation.clone())],
+            end: Some(Duration::ZERO),
+            serves: None,
+            health: (200, "ok\n".to_owned()),
+            log: String::new(),
+        }
+    }
+
+    /// Nothing is said of the pods; the test does.
+    pub(crate) fn unsaid() -> Self {
+        Self { steps: Vec::new(), ..Self::of(&HEALTHY) }
+    }
+
+    /// And so many seconds later, something else.
+    pub(crate) fn then(mut self, seconds: u64, observation: &Observation) -> Self {
+        self.steps.push((Duration::from_secs(seconds), observation.clone()));
+        self
+    }
+
+    /// How many seconds after their deletion the pods are gone: at once if it is not said.
+    pub(crate) fn ends_after(self, seconds: u64) -> Self {
+        Self { end: Some(Duration::from_secs(seconds)), ..self }
+    }
+
+    /// Deleted pods stay, as those of a lost node.
+    pub(crate) fn never_ends(self) -> Self {
+        Self { end: None, ..self }
+    }
+
+    /// What is in the image has another commit than its tag says.
+    pub(crate) fn serves(self, commit: &str) -> Self {
+        Self { serves: Some(commit.to_owned()), ..self }
+    }
+
+    /// What /healthz answers.
+    pub(crate) fn health(self, status: u16, text: &str) -> Self {
+        Self { health: (status, text.to_owned()), ..self }
+    }
+
+    /// What the containers have written.
+    pub(crate) fn log(self, text: &str) -> Self {
+        Self { log: text.to_owned(), ..self }
+    }
+}
+
+/// Plays the kubelet of every node for the pods of one namespace, until it is dropped.
+pub(crate) struct Kubelet {
+    hand: Hand,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Hand {
+    client: Client,
+    namespace: String,
+    network: &'static Network,
+    lives: Arc<Mutex<HashMap<String, Life>>>,
+    playing: Arc<Mutex<HashMap<String, JoinHandle<()>>>>,
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        self.task.abort();
+        for (_, task) in self.hand.playing.lock().expect("no panic holds it").drain() {
+            task.abort();
+        }
+    }
+}
+
+impl Kubelet {
+    pub(crate) fn start(client: &Client, namespace: &str, network: &'static Network) -> Self {
+        let hand = Hand {
+            client: client.clone(),
+            namespace: namespace.to_owned(),
+            network,
+            lives: Arc::default(),
+            playing: Arc::default(),
+        };
+        let task = tokio::spawn(hand.clone().watch());
+        Self { hand, task }
+    }
+
+    /// From now on, and for the pods that there are.
+    pub(crate) async fn let_pods_of(&self, commit: &str, life: Life) {
+        self.hand.lives.lock().expect("no panic holds it").insert(commit.to_owned(), life);
+        let pods = self.hand.pods().list(&ListParams::default()).await.expect("they can be listed");
+        for pod in pods.items.into_iter().filter(|pod| commit_of(pod) == commit && has_node(pod)) {
+            self.hand.play(pod);
+        }
+    }
+
+    /// Says this of one pod, once.
+    pub(crate) async fn say(&self, pod: &Pod, observation: &Observation) {
+        self.hand.say(pod, &Life::of(observation), observation).await;
+    }
+}
+
+impl Hand {
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    async fn watch(self) {
+        let (mut seen, mut ending) = (HashSet::new(), HashSet::new());
+        let mut events = pin!(watcher(self.pods(), watcher::Config::default()).default_backoff().applied_objects());
+        loop {
+            // Errors are those of a server that is away for a while, in the tests where it is.
+            let Ok(Some(pod)) = events.try_next().await else { continue };
+            let uid = pod.uid().expect("it was created");
+            if pod.metadata.deletion_timestamp.is_some() {
+                if ending.insert(uid) {
+                    tokio::spawn(self.clone().end(pod));
+                }
+            } else if has_node(&pod) && seen.insert(uid) {
+                self.play(pod);
+            }
+        }
+    }
+
+    fn life(&self, pod: &Pod) -> Life {
+        let lives = self.lives.lock().expect("no panic holds it");
+        lives.get(commit_of(pod)).cloned().unwrap_or_else(|| Life::of(&HEALTHY))
+    }
+
+    fn play(&self, pod: Pod) {
+        let (hand, life) = (self.clone(), self.life(&pod));
+        let uid = pod.uid().expect("it was created");
+        let task = tokio::spawn(async move {
+            for (delay, observation) in &life.steps {
+                tokio::time::sleep(*delay).await;
+                hand.say(&pod, &life, observation).await;
+            }
+        });
+        if let Some(earlier) = self.playing.lock().expect("no panic holds it").insert(uid, task) {
+            earlier.abort();
+        }
+    }
+
+    async fn say(&self, pod: &Pod, life: &Life, observation: &Observation) {
+        let name = pod.name_any();
+        let container = Container {
+            commit: life.serves.clone().unwrap_or_else(|| commit_of(pod).to_owned()),
+            health: life.health.clone(),
+            log: life.log.clone(),
+        };
+        let address = self.network.attach(&self.namespace, &name, container);
+        let Observation { status, warnings } = observation.of(pod, address);
+        let uid = pod.uid().expect("it was created");
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "status": status}));
+        // The pod may be gone, and the server may be away.
+        let Ok(_) = self.pods().patch_status(&name, &PatchParams::default(), &patch).await else { return };
+        let events = Api::<Event>::namespaced(self.client.clone(), &self.namespace);
+        for warning in warnings.as_array().into_iter().flatten() {
+            let event = json!({
+                "metadata": {"generateName": format!("{name}."), "namespace": self.namespace},
+                "involvedObject": {"apiVersion": "v1", "kind": "Pod", "namespace": self.namespace, "name": name, "uid": uid},
+                "type": "Warning",
+                "reason": warning["reason"], "message": warning["message"], "count": warning["count"],
+                "firstTimestamp": now(), "lastTimestamp": now(), "source": {"component": "kubelet"},
+            });
+            let event = serde_json::from_value(event).expect("it is an event");
+            events.create(&PostParams::default(), &event).await.ok();
+        }
+    }
+
+    async fn end(self, pod: Pod) {
+        let Some(delay) = self.life(&pod).end else { return };
+        tokio::time::sleep(delay).await;
+        let parameters = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        self.pods().delete(&pod.name_any(), &parameters).await.ok();
+    }
+}
+
+pub(crate) fn commit_of(pod: &Pod) -> &str {
+    pod.annotations().get(COMMIT).map_or("", String::as_str)
+}
+
+fn has_node(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
+}

@@ -1,0 +1,375 @@
+//! One test's place: a namespace with its kubelet, a deployer's account as shipped, a clone, a template.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::{GroupVersion, GroupVersionKind};
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::control_plane::ControlPlane;
+use crate::node::{self, Kubelet};
+
+/// The name of the Deployment in `TEMPLATE`.
+pub(crate) const NAME: &str = "web";
+
+const TEMPLATE: &str = include_str!("template.yaml");
+const ROLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubernetes/deployer-rbac.yaml");
+
+/// Nothing that a test waits for takes longer, beyond what it says.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Scene {
+    pub(crate) plane: &'static ControlPlane,
+    pub(crate) namespace: String,
+    pub(crate) kubelet: Kubelet,
+    pub(crate) commits: &'static Commits,
+    template: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+/// What the clone holds: `old`, `new` and `newer` in a line, `side` beside `new`.
+pub(crate) struct Commits {
+    pub(crate) clone: PathBuf,
+    pub(crate) old: String,
+    pub(crate) new: String,
+    pub(crate) newer: String,
+    pub(crate) side: String,
+}
+
+impl Scene {
+    pub(crate) async fn set(plane: &'static ControlPlane) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let namespace = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let directory = plane.directory(&namespace);
+        let scene = Self {
+            plane,
+            kubelet: Kubelet::start(&plane.client, &namespace, &plane.network),
+            commits: Commits::of(plane),
+            template: directory.join("template.yaml"),
+            kubeconfig: directory.join("kubeconfig"),
+            namespace,
+        };
+        std::fs::write(&scene.template, TEMPLATE).expect("the directory is ours");
+        let namespace = json!({"metadata": {"name": scene.namespace}});
+        let namespace = serde_json::from_value(namespace).expect("it is a namespace");
+        Api::<Namespace>::all(plane.client.clone()).create(&PostParams::default(), &namespace).await.expect("it can be");
+        scene.grant(shipped_role()).await;
+        scene.write_kubeconfig(&scene.token().await);
+        let accounts = scene.api::<ServiceAccount>();
+        scene.until("the namespace has its default account", async || accounts.get("default").await.is_ok()).await;
+        scene
+    }
+
+    /// Where the old commit runs already.
+    pub(crate) async fn with_old(plane: &'static ControlPlane) -> Self {
+        let scene = Self::set(plane).await;
+        scene.deploy_old().await;
+        scene
+    }
+
+    pub(crate) async fn deploy_old(&self) {
+        let run = self.deploy(&self.commits.old).await;
+        assert_eq!(run.code, 0, "{run}");
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.plane.client.clone(), &self.namespace)
+    }
+
+    /// Creates the objects that bind the deployer's account to its Role.
+    pub(crate) async fn grant(&self, documents: Vec<Value>) {
+        for mut document in documents {
+            document["metadata"]["namespace"] = json!(self.namespace);
+            for subject in document["subjects"].as_array_mut().into_iter().flatten() {
+                subject["namespace"] = json!(self.namespace);
+            }
+            self.apply(document).await;
+        }
+    }
+
+    /// As somebody other than the deployer would.
+    pub(crate) async fn apply(&self, document: Value) {
+        let version: GroupVersion = document["apiVersion"].as_str().unwrap_or_default().parse().expect("it is one");
+        let kind = GroupVersionKind::gvk(&version.group, &version.version, document["kind"].as_str().unwrap_or_default());
+        let resource = ApiResource::from_gvk(&kind);
+        let api = Api::<DynamicObject>::namespaced_with(self.plane.client.clone(), &self.namespace, &resource);
+        let name = document["metadata"]["name"].as_str().expect("it has a name").to_owned();
+        let parameters = PatchParams::apply("test").force();
+        let result = api.patch(&name, &parameters, &Patch::Apply(&document)).await;
+        result.unwrap_or_else(|error| panic!("cannot apply {document}: {error}"));
+    }
+
+    pub(crate) async fn change(&self, patch: Value) {
+        let result = self.api::<Deployment>().patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await;
+        result.unwrap_or_else(|error| panic!("cannot change the Deployment: {error}"));
+    }
+
+    async fn token(&self) -> String {
+        let request = TokenRequest {
+            spec: TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() },
+            ..TokenRequest::default()
+        };
+        let accounts = self.api::<ServiceAccount>();
+        let answer = accounts.create_token_request("deployer", &PostParams::default(), &request).await;
+        answer.expect("the account exists").status.expect("the answer has one").token
+    }
+
+    pub(crate) fn write_kubeconfig(&self, token: &str) {
+        let kubeconfig = self.plane.kubeconfig(token, &self.namespace);
+        std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("the directory is ours");
+    }
+
+    /// The user that the API server's audit log knows the deployer by.
+    pub(crate) fn user(&self) -> String {
+        format!("system:serviceaccount:{}:deployer", self.namespace)
+    }
+
+    /// Other words in the template.
+    pub(crate) fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.template).expect("it was written");
+        assert!(text.contains(from), "the template does not say {from:?}:\n{text}");
+        std::fs::write(&self.template, text.replace(from, to)).expect("the directory is ours");
+    }
+
+    pub(crate) fn image(&self, commit: &str) -> String {
+        format!("registry.example/{NAME}:{}", &commit[..12])
+    }
+
+    /// The program, as whoever has this scene's kubeconfig, in its clone.
+    pub(crate) fn deployer<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_deployer"));
+        command
+            .args(arguments)
+            .current_dir(&self.commits.clone)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env_remove("BUILD_URL")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    pub(crate) fn start(&self, commit: &str, more: &[&str]) -> Running {
+        let (image, template) = (self.image(commit), self.template.display().to_string());
+        let arguments = ["deploy", "--image", &image, "--commit", commit, "--template", &template, "-n", &self.namespace];
+        let arguments = arguments.into_iter().chain(["-o", "json", "--timeout", "3m"]).chain(more.iter().copied());
+        Running::of(self.deployer(arguments))
+    }
+
+    pub(crate) async fn deploy(&self, commit: &str) -> Run {
+        self.start(commit, &[]).end().await
+    }
+
+    pub(crate) async fn deploy_with(&self, commit: &str, more: &[&str]) -> Run {
+        self.start(commit, more).end().await
+    }
+
+    pub(crate) fn template(&self) -> &Path {
+        &self.template
+    }
+
+    pub(crate) async fn deployment(&self) -> Deployment {
+        self.api().get(NAME).await.expect("it exists")
+    }
+
+    /// Of the Deployment; it changes with whatever is written to it.
+    pub(crate) async fn version(&self) -> Option<String> {
+        self.api::<Deployment>().get_opt(NAME).await.expect("it can be asked for")?.resource_version()
+    }
+
+    pub(crate) async fn pods(&self) -> Vec<Pod> {
+        let pods = self.api::<Pod>().list(&ListParams::default().labels(&format!("app={NAME}"))).await;
+        pods.expect("they can be listed").items
+    }
+
+    pub(crate) async fn pods_of(&self, commit: &str) -> Vec<Pod> {
+        self.pods().await.into_iter().filter(|pod| node::commit_of(pod) == commit).collect()
+    }
+
+    /// How many pods of `commit` are ready.
+    pub(crate) async fn ready(&self, commit: &str) -> usize {
+        self.pods_of(commit).await.iter().filter(|pod| is_ready(pod)).count()
+    }
+
+    /// The first pod of `commit`, as soon as there is one that has a node.
+    pub(crate) async fn first_pod_of(&self, commit: &str) -> Pod {
+        let found = Mutex::new(None);
+        let has_node = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+        self.until("a pod has a node", async || {
+            let pod = self.pods_of(commit).await.into_iter().find(has_node);
+            let is_there = pod.is_some();
+            *found.lock().expect("no panic holds it") = pod;
+            is_there
+        })
+        .await;
+        found.into_inner().expect("no panic held it").expect("it was found")
+    }
+
+    pub(crate) async fn delete_pod(&self, name: &str) {
+        self.api::<Pod>().delete(name, &DeleteParams::default()).await.expect("it can be");
+    }
+
+    pub(crate) async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition().await {
+            assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// What the deployer is shipped with: its account, its Role and what binds them.
+pub(crate) fn shipped_role() -> Vec<Value> {
+    let text = std::fs::read_to_string(ROLE).unwrap_or_else(|error| panic!("cannot read {ROLE}: {error}"));
+    serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{ROLE} is not YAML: {error}"))
+}
+
+/// A deployer at work.
+pub(crate) struct Running {
+    child: Child,
+    stdout: ChildStdout,
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: tokio::task::JoinHandle<()>,
+    started: Instant,
+}
+
+impl Running {
+    pub(crate) fn of(mut command: Command) -> Self {
+        let started = Instant::now();
+        let mut child = command.spawn().expect("the deployer was built");
+        let stdout = child.stdout.take().expect("it is piped");
+        let mut stderr = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let shared = Arc::clone(&lines);
+        let reader = tokio::spawn(async move {
+            while let Ok(Some(line)) = stderr.next_line().await {
+                shared.lock().expect("no panic holds it").push(line);
+            }
+        });
+        Self { child, stdout, lines, reader, started }
+    }
+
+    pub(crate) fn has_said(&self, words: &str) -> bool {
+        self.lines.lock().expect("no panic holds it").iter().any(|line| line.contains(words))
+    }
+
+    /// Waits until a line on standard error has `words` in it.
+    pub(crate) async fn said(&self, words: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.has_said(words) {
+            let lines = || self.lines.lock().expect("no panic holds it").join("\n");
+            assert!(Instant::now() < deadline && !self.reader.is_finished(), "nothing said of {words:?}:\n{}", lines());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("it runs").to_string();
+        let status = std::process::Command::new("kill").args([signal, &pid]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill {signal} {pid}");
+    }
+
+    pub(crate) async fn end(mut self) -> Run {
+        let mut stdout = String::new();
+        let whole = async {
+            self.stdout.read_to_string(&mut stdout).await.expect("it is text");
+            (&mut self.reader).await.expect("it does not panic");
+            self.child.wait().await.expect("it is our child")
+        };
+        let status = tokio::time::timeout(Duration::from_secs(240), whole).await;
+        let stderr = self.lines.lock().expect("no panic holds it").join("\n");
+        let status = status.unwrap_or_else(|_| panic!("the deployer does not end:\n{stderr}"));
+        let took = self.started.elapsed();
+        let json = serde_json::from_str(&stdout).unwrap_or_default();
+        Run { code: status.code().unwrap_or(-1), stderr, stdout, json, took }
+    }
+}
+
+/// What a deployer has left behind.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// -1 if it was killed.
+    pub(crate) code: i32,
+    pub(crate) stderr: String,
+    pub(crate) stdout: String,
+    /// Null if it is none.
+    pub(crate) json: Value,
+    pub(crate) took: Duration,
+}
+
+impl Run {
+    /// The first line of the verdict: the last one that neither belongs to the log nor is indented.
+    pub(crate) fn verdict(&self) -> &str {
+        let of_log = |line: &str| line.get(..9).is_some_and(|time| time.ends_with('Z') && time.as_bytes()[2] == b':');
+        let mut lines = self.stderr.lines().rev();
+        lines.find(|line| !line.is_empty() && !line.starts_with(' ') && !of_log(line)).unwrap_or_default()
+    }
+
+    /// Exit code and document agree, and the verdict's first line has all these words.
+    #[track_caller]
+    pub(crate) fn ends_with(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, code, "{self}");
+        assert_eq!(self.json["exit_code"], code, "{self}");
+        for word in words {
+            assert!(self.verdict().contains(word), "the verdict's first line does not say {word:?}: {self}");
+        }
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, stderr, stdout, took, .. } = self;
+        write!(f, "exit code {code} after {took:.1?}\n--- standard error\n{stderr}\n--- standard output\n{stdout}")
+    }
+}
+
+impl Commits {
+    fn of(plane: &ControlPlane) -> &'static Self {
+        static COMMITS: OnceLock<Commits> = OnceLock::new();
+        COMMITS.get_or_init(|| {
+            let clone = plane.directory("clone");
+            let git = |arguments: &[&str]| {
+                let output = std::process::Command::new("git")
+                    .args(["-c", "user.name=test", "-c", "user.email=test@example.com"])
+                    .args(arguments)
+                    .current_dir(&clone)
+                    .output()
+                    .expect("git is installed");
+                assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+                String::from_utf8_lossy(&output.stdout).trim().to_owned()
+            };
+            let commit = |message: &str| {
+                git(&["commit", "--quiet", "--allow-empty", "--message", message]);
+                git(&["rev-parse", "HEAD"])
+            };
+            git(&["init", "--quiet"]);
+            let old = commit("old");
+            let side = commit("side");
+            git(&["reset", "--quiet", "--hard", &old]);
+            let (new, newer) = (commit("new"), commit("newer"));
+            Self { clone: clone.clone(), old, new, newer, side }
+        })
+    }
+}

@@ -1,0 +1,502 @@
+//! Each situation that a rollout can be in, by its number on the list in ARCHITECTURE.md.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::Bed;
+use crate::control_plane::ControlPlane;
+use crate::node::{self, *};
+use crate::scene::{NAME, Run, Scene};
+
+type Plane = &'static ControlPlane;
+
+pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
+    let mut trials = vec![
+        // The longest first.
+        bed.trial("19 a pod that no node takes for a minute has failed", unschedulable),
+        bed.trial("23 a node lost in mid-rollout delays it and is warned of", node_lost),
+        bed.trial("24 an old pod that a finalizer holds is warned of and not waited for", finalizer),
+        bed.trial("01 a rollout in which all goes well is done when the last old pod is gone", all_goes_well),
+        bed.trial("02 the same commit again changes nothing and is done at once", same_commit),
+        bed.trial("03 the first deploy of all is done when its pods are available", first_deploy),
+        bed.trial("07 a registry that is away and comes back is a warning", registry_recovers),
+        bed.trial("09 a pod that crashes after it was ready, within the rollout, has failed", crashes_later),
+        bed.trial("13 a RuntimeClass that is missing is named", no_runtime_class),
+        bed.trial("14 a pod that never gets ready shows what /healthz answers and what it wrote", never_ready),
+        bed.trial("15 a pod that is slow to get ready is waited for", slow),
+        bed.trial("16 an exceeded quota is the cause", quota),
+        bed.trial("17 pods that admission refuses are the cause", admission),
+        bed.trial("18 a LimitRange that refuses pods is the cause", limit_range),
+        bed.trial("20 a pod that fits nowhere until a node is added is waited for", node_added),
+        bed.trial("21 a progress deadline that passed for an earlier commit says nothing of this one", earlier_deadline),
+        bed.trial("22 a pod that is evicted and replaced is no failure", evicted),
+        bed.trial("25 a Deployment deleted in mid-rollout has failed at once", deleted),
+        bed.trial("26 another commit applied in mid-rollout supersedes this one", superseded),
+        bed.trial("27 a Deployment that is paused is refused", paused),
+        bed.trial("28 the replicas are the autoscaler's, also when it changes them in mid-rollout", autoscaler),
+        bed.trial("29 a Deployment of no replicas is done, and said to have none", no_replicas),
+        bed.trial("30 old pods that are slow to go are waited for", slow_to_go),
+        bed.trial("33 a token that is not valid is named", bad_token),
+        bed.trial("34 after a failure with --rollback the old commit serves", rolled_back),
+        bed.trial("35 a failure whose rollback fails too has a verdict of its own", rollback_fails),
+        bed.trial("pods that answer with another commit are a failure to look at at once", other_commit_proved),
+    ];
+    trials.extend(FAILURES.iter().map(|failure| bed.trial(failure.name, async |plane| failure.is_one(plane).await)));
+    trials
+}
+
+/// What the kubelet says of a new pod, and what is to be made of it.
+struct Failure {
+    name: &'static str,
+    says: fn() -> Observation,
+    /// In the verdict's first line.
+    cause: &'static [&'static str],
+    /// Seconds from the start of the deployer, on a machine that is busy.
+    within: u64,
+    deadline: &'static str,
+}
+
+const AT_ONCE: u64 = 20;
+/// A progress deadline that does not pass while the test runs, and one that does.
+const FAR: &str = "90";
+const NEAR: &str = "8";
+
+#[rustfmt::skip]
+const FAILURES: &[Failure] = &[
+    Failure { name: "05 an image that does not exist is the cause at once", says: || NOT_FOUND.clone(),
+        cause: &["image registry.example/web:", "does not exist", "not found"], within: AT_ONCE, deadline: FAR },
+    Failure { name: "05 a repository that does not exist is the cause at once", says: || NO_REPOSITORY.clone(),
+        cause: &["image registry.example/web:", "does not exist", "not found"], within: AT_ONCE, deadline: FAR },
+    Failure { name: "05 an image name that is invalid is the cause at once", says: || BAD_NAME.clone(),
+        cause: &["no valid name"], within: AT_ONCE, deadline: FAR },
+    Failure { name: "05 an image that is never pulled is the cause at once", says: || NEVER_PULLED.clone(),
+        cause: &["never pulled"], within: AT_ONCE, deadline: FAR },
+    Failure { name: "06 a registry that asks for a login is the cause at once", says: || refused("401 Unauthorized"),
+        cause: &["the registry refuses image", "401 Unauthorized"], within: AT_ONCE, deadline: FAR },
+    Failure { name: "06 a registry that forbids the pull is the cause at once", says: || refused("403 Forbidden"),
+        cause: &["the registry refuses image", "403 Forbidden"], within: AT_ONCE, deadline: FAR },
+    Failure { name: "07 a registry that is away is the cause when the progress deadline has passed", says: || REGISTRY_DOWN.clone(),
+        cause: &["registry", "connection refused"], within: 40, deadline: NEAR },
+    Failure { name: "07 a registry without an address is the cause when the progress deadline has passed", says: || NO_NAME_SERVER.clone(),
+        cause: &["registry", "i/o timeout"], within: 40, deadline: NEAR },
+    Failure { name: "08 a container that crashes at start is the cause at once", says: || CRASH.clone(),
+        cause: &["exits with code 3", "2 restarts"], within: AT_ONCE, deadline: FAR },
+    Failure { name: "10 a container that is killed for memory twice is the cause", says: || OUT_OF_MEMORY.clone(),
+        cause: &["OOMKilled"], within: AT_ONCE, deadline: FAR },
+    Failure { name: "11 a command that does not exist is the cause at once", says: || BAD_COMMAND.clone(),
+        cause: &["cannot be started", "/nothere"], within: AT_ONCE, deadline: FAR },
+    Failure { name: "12 a ConfigMap that stays missing is the cause after 10 s", says: || NO_CONFIG_MAP.clone(),
+        cause: &["configmap", "missing", "not found"], within: 30, deadline: FAR },
+    Failure { name: "12 an image that would run as root is the cause after 10 s", says: || ROOT.clone(),
+        cause: &["will run as root"], within: 30, deadline: FAR },
+    Failure { name: "12 a Secret to mount that is missing is the cause when the progress deadline has passed", says: || NO_SECRET.clone(),
+        cause: &["secret", "missing", "not found"], within: 40, deadline: NEAR },
+    Failure { name: "13 a handler that a node has not is the cause after three attempts", says: || NO_HANDLER.clone(),
+        cause: &["no runtime for", "nothere"], within: AT_ONCE, deadline: FAR },
+];
+
+/// In the words of containerd 1.6.
+fn refused(status: &str) -> Observation {
+    let words = format!("pulling from host 10.89.0.1:5000 failed with status code [manifests nope]: {status}");
+    NOT_FOUND.replace("rpc error: code = NotFound desc = ", "").replace("10.89.0.1:5000/app:nope: not found", &words)
+}
+
+impl Failure {
+    async fn is_one(&self, plane: Plane) {
+        let scene = Scene::with_old(plane).await;
+        let (old, new) = (&scene.commits.old, &scene.commits.new);
+        scene.edit("progressDeadlineSeconds: 90", &format!("progressDeadlineSeconds: {}", self.deadline));
+        scene.kubelet.let_pods_of(new, Life::of(&(self.says)()).log("the last thing it wrote\n")).await;
+        let run = scene.deploy(new).await;
+        failed(&run, self.cause);
+        assert!(run.took < Duration::from_secs(self.within), "{run}");
+        assert_eq!(run.json["previous_commit"], **old, "{run}");
+        assert!(run.stderr.contains(&old[..12]), "what serves now is not said: {run}");
+        // The old pods were not touched, and the new commit is what the cluster goes on trying.
+        assert_eq!(scene.ready(old).await, 2);
+        assert_eq!(scene.ready(new).await, 0);
+    }
+}
+
+#[track_caller]
+fn failed(run: &Run, words: &[&str]) {
+    run.ends_with(1, &[&["failed"], words].concat());
+    assert_eq!(run.json["outcome"], "failed", "{run}");
+    let cause = run.json["cause"].as_str().unwrap_or_default();
+    for word in words {
+        assert!(cause.contains(word), "the document's cause does not say {word:?}: {run}");
+    }
+}
+
+/// Every pod is of this commit, the document says so too, and the verdict is `done`.
+async fn done(scene: &Scene, run: &Run, commit: &str, replicas: usize) {
+    run.ends_with(0, &["done", &commit[..12]]);
+    assert_eq!(run.json["outcome"], "done", "{run}");
+    assert_eq!(run.json["commit"], commit, "{run}");
+    assert_eq!(run.json["image"], scene.image(commit), "{run}");
+    assert_eq!(run.json["namespace"], *scene.namespace, "{run}");
+    assert_eq!(run.json["deployment"], NAME, "{run}");
+    let pods = run.json["pods"].as_array().map(Vec::as_slice).unwrap_or_default();
+    assert_eq!(pods.len(), replicas, "{run}");
+    assert!(pods.iter().all(|pod| pod["commit"] == commit && pod["ready"] == true && pod["node"].is_string()), "{run}");
+    assert_eq!(scene.ready(commit).await, replicas, "{run}");
+}
+
+async fn all_goes_well(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let (old, new) = (&scene.commits.old, &scene.commits.new);
+    scene.kubelet.let_pods_of(old, Life::of(&HEALTHY).ends_after(2)).await;
+    let run = scene.deploy(new).await;
+    done(&scene, &run, new, 2).await;
+    assert_eq!(scene.pods().await.len(), 2, "{run}");
+    assert_eq!(run.json["previous_commit"], **old, "{run}");
+    let moment = |name: &str| run.json[name].as_f64().unwrap_or_else(|| panic!("{name} is no number: {run}"));
+    assert!(moment("serving_after_s") + 1.0 < moment("replaced_after_s"), "{run}");
+    assert_eq!(run.json["warnings"], json!([]), "{run}");
+    let deployment = scene.deployment().await;
+    assert_eq!(deployment.annotations()["request-info.dev/commit"], **new);
+    assert!(deployment.annotations()["kubernetes.io/change-cause"].contains(&new[..12]));
+    assert!(deployment.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some("deployer")));
+}
+
+async fn same_commit(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let before = scene.version().await;
+    let run = scene.deploy(&scene.commits.old).await;
+    done(&scene, &run, &scene.commits.old, 2).await;
+    assert_eq!(scene.version().await, before, "{run}");
+    assert!(run.took < Duration::from_secs(10), "{run}");
+}
+
+async fn first_deploy(plane: Plane) {
+    let scene = Scene::set(plane).await;
+    let run = scene.deploy(&scene.commits.new).await;
+    done(&scene, &run, &scene.commits.new, 2).await;
+    assert_eq!(run.json["previous_commit"], json!(null), "{run}");
+}
+
+async fn registry_recovers(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    scene.kubelet.let_pods_of(new, Life::of(&REGISTRY_DOWN).then(3, &HEALTHY)).await;
+    let run = scene.deploy(new).await;
+    done(&scene, &run, new, 2).await;
+    assert!(run.json["warnings"].to_string().contains("connection refused"), "{run}");
+}
+
+async fn crashes_later(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let (old, new) = (&scene.commits.old, &scene.commits.new);
+    scene.kubelet.let_pods_of(old, Life::of(&HEALTHY).ends_after(30)).await;
+    scene.kubelet.let_pods_of(new, Life::of(&HEALTHY).then(3, &CRASH_LATER)).await;
+    let run = scene.deploy(new).await;
+    failed(&run, &["exits with code 4", "2 restarts"]);
+}
+
+async fn no_runtime_class(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    scene.edit("    spec:\n", "    spec:\n      runtimeClassName: missing\n");
+    let run = scene.deploy(&scene.commits.new).await;
+    failed(&run, &["RuntimeClass", "missing", "not found"]);
+    assert_eq!(scene.ready(&scene.commits.old).await, 2);
+}
+
+async fn never_ready(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let (old, new) = (&scene.commits.old, &scene.commits.new);
+    scene.edit("progressDeadlineSeconds: 90", "progressDeadlineSeconds: 8");
+    let life = Life::of(&NOT_READY).health(503, "trusted_hops is no number\n").log("listening on port 8080\n");
+    scene.kubelet.let_pods_of(new, life).await;
+    let run = scene.deploy(new).await;
+    failed(&run, &["never gets ready", "no progress for 8 s"]);
+    assert!(run.stderr.contains("trusted_hops is no number"), "{run}");
+    assert!(run.stderr.contains("listening on port 8080"), "{run}");
+    assert!(run.json["evidence"].to_string().contains("trusted_hops is no number"), "{run}");
+    assert_eq!(scene.ready(old).await, 2);
+}
+
+async fn slow(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY).then(5, &HEALTHY)).await;
+    let run = scene.deploy(new).await;
+    done(&scene, &run, new, 2).await;
+    assert!(run.json["serving_after_s"].as_f64().is_some_and(|after| after > 10.0), "{run}");
+}
+
+async fn quota(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "two"}, "spec": {"hard": {"pods": "2"}}});
+    scene.apply(quota).await;
+    let quotas = scene.api::<k8s_openapi::api::core::v1::ResourceQuota>();
+    scene
+        .until("the quota counts", async || {
+            let quota = quotas.get("two").await.expect("it exists");
+            quota.status.and_then(|status| status.used).is_some_and(|used| used.contains_key("pods"))
+        })
+        .await;
+    let run = scene.deploy(&scene.commits.new).await;
+    failed(&run, &["exceeded quota: two"]);
+    assert_eq!(scene.ready(&scene.commits.old).await, 2);
+}
+
+async fn admission(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    let namespaces = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(plane.client.clone());
+    namespaces.patch(&scene.namespace, &PatchParams::default(), &Patch::Merge(labels)).await.expect("it can be");
+    let run = scene.deploy(&scene.commits.new).await;
+    failed(&run, &["violates PodSecurity \"restricted"]);
+    assert_eq!(scene.ready(&scene.commits.old).await, 2);
+}
+
+async fn limit_range(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"},
+        "spec": {"limits": [{"type": "Container", "max": {"memory": "64Mi"}}]}});
+    scene.apply(range).await;
+    scene.edit("          image: <IMAGE>\n", "          image: <IMAGE>\n          resources: {limits: {memory: 128Mi}}\n");
+    let run = scene.deploy(&scene.commits.new).await;
+    failed(&run, &["maximum memory usage per Container is 64Mi"]);
+    assert_eq!(scene.ready(&scene.commits.old).await, 2);
+}
+
+async fn unschedulable(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    scene.edit("    spec:\n", "    spec:\n      nodeSelector: {disk: fast}\n");
+    let run = scene.deploy(&scene.commits.new).await;
+    failed(&run, &["no node takes pod", "didn't match Pod's node affinity/selector"]);
+    assert!((60..85).contains(&run.took.as_secs()), "{run}");
+    assert_eq!(scene.ready(&scene.commits.old).await, 2);
+}
+
+async fn node_added(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    scene.edit("    spec:\n", &format!("    spec:\n      nodeSelector: {{for: {}}}\n", scene.namespace));
+    let running = scene.start(new, &[]);
+    running.said("no node takes pod").await;
+    node::add(&plane.client, &format!("node-for-{}", scene.namespace), json!({"for": scene.namespace})).await;
+    done(&scene, &running.end().await, new, 2).await;
+}
+
+async fn earlier_deadline(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let (new, newer) = (&scene.commits.new, &scene.commits.newer);
+    scene.edit("progressDeadlineSeconds: 90", "progressDeadlineSeconds: 6");
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY)).await;
+    failed(&scene.deploy(new).await, &["no progress for 6 s"]);
+    // The condition stands when the same commit is deployed again, and nothing has changed: it has failed.
+    failed(&scene.deploy(new).await, &["no progress for 6 s"]);
+    done(&scene, &scene.deploy(newer).await, newer, 2).await;
+}
+
+async fn evicted(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    scene.kubelet.let_pods_of(new, Life::unsaid()).await;
+    let running = scene.start(new, &[]);
+    let pod = scene.first_pod_of(new).await;
+    let status = json!({"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory. "}});
+    let pods = scene.api::<Pod>();
+    pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.expect("it can be");
+    scene.kubelet.let_pods_of(new, Life::of(&HEALTHY)).await;
+    run_is_done_beside(&scene, running.end().await, new, &pod).await;
+}
+
+/// `done`, although this pod of the same commit is still on record.
+async fn run_is_done_beside(scene: &Scene, run: Run, commit: &str, pod: &Pod) {
+    run.ends_with(0, &["done", &commit[..12]]);
+    let pods = run.json["pods"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ready: Vec<_> = pods.iter().filter(|found| found["ready"] == true).collect();
+    assert_eq!(ready.len(), 2, "{run}");
+    assert!(ready.iter().all(|found| found["name"] != pod.name_any()), "{run}");
+    assert_eq!(scene.pods_of(&scene.commits.old).await.len(), 0);
+}
+
+async fn node_lost(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let (old, new) = (&scene.commits.old, &scene.commits.new);
+    scene.kubelet.let_pods_of(old, Life::of(&HEALTHY).never_ends()).await;
+    let running = scene.start(new, &[]);
+    // The first old pod that is told to go is on the lost node: the node's controller says that it is not ready.
+    let leaving = async || {
+        let pods = scene.pods_of(old).await;
+        pods.into_iter().find(|pod| pod.metadata.deletion_timestamp.is_some())
+    };
+    scene.until("an old pod is deleted", async || leaving().await.is_some()).await;
+    let lost = leaving().await.expect("it was there");
+    not_ready(&scene, &lost).await;
+    scene.kubelet.let_pods_of(old, Life::of(&HEALTHY)).await;
+    not_ready(&scene, &lost).await;
+    let others = async || scene.pods_of(old).await.into_iter().filter(|pod| pod.name_any() != lost.name_any()).collect::<Vec<_>>();
+    scene
+        .until("the other old pod is deleted", async || {
+            others().await.iter().all(|pod| pod.metadata.deletion_timestamp.is_some())
+        })
+        .await;
+    for pod in others().await {
+        let now = DeleteParams::default().grace_period(0);
+        scene.api::<Pod>().delete(&pod.name_any(), &now).await.ok();
+    }
+    let run = running.end().await;
+    run.ends_with(0, &["done", &new[..12]]);
+    assert!(run.json["warnings"].to_string().contains(&lost.name_any()), "{run}");
+    assert!((30..70).contains(&run.took.as_secs()), "{run}");
+}
+
+/// As the controller of nodes says it of pods whose node is silent.
+async fn not_ready(scene: &Scene, pod: &Pod) {
+    let mut conditions = serde_json::to_value(pod).expect("it came as JSON")["status"]["conditions"].take();
+    for condition in conditions.as_array_mut().into_iter().flatten().filter(|condition| condition["type"] == "Ready") {
+        condition["status"] = json!("False");
+    }
+    let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+    scene.api::<Pod>().patch_status(&pod.name_any(), &PatchParams::default(), &patch).await.expect("it can be");
+}
+
+async fn finalizer(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let (old, new) = (&scene.commits.old, &scene.commits.new);
+    let held = scene.first_pod_of(old).await;
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": ["example.com/held"]}}));
+    scene.api::<Pod>().patch(&held.name_any(), &PatchParams::default(), &patch).await.expect("it can be");
+    let running = scene.start(new, &[]);
+    scene
+        .until("the pod is deleted", async || {
+            scene.api::<Pod>().get(&held.name_any()).await.expect("it is held").metadata.deletion_timestamp.is_some()
+        })
+        .await;
+    not_ready(&scene, &held).await;
+    let run = running.end().await;
+    run.ends_with(0, &["done", &new[..12]]);
+    assert!(run.json["warnings"].to_string().contains(&held.name_any()), "{run}");
+    assert!((30..70).contains(&run.took.as_secs()), "{run}");
+}
+
+async fn deleted(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY)).await;
+    let running = scene.start(new, &[]);
+    scene.first_pod_of(new).await;
+    scene.api::<Deployment>().delete(NAME, &DeleteParams::default()).await.expect("it can be");
+    let run = running.end().await;
+    failed(&run, &["deleted"]);
+    assert!(run.took < Duration::from_secs(AT_ONCE), "{run}");
+}
+
+async fn superseded(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let (new, newer) = (&scene.commits.new, &scene.commits.newer);
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY)).await;
+    let running = scene.start(new, &[]);
+    scene.first_pod_of(new).await;
+    let later = scene.deploy(newer).await;
+    let run = running.end().await;
+    run.ends_with(4, &[newer]);
+    done(&scene, &later, newer, 2).await;
+}
+
+async fn paused(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    scene.change(json!({"spec": {"paused": true}})).await;
+    let before = scene.version().await;
+    let run = scene.deploy(&scene.commits.new).await;
+    run.ends_with(2, &["paused"]);
+    assert!(run.stderr.contains("kubectl"), "the remedy is not said: {run}");
+    assert_eq!(scene.version().await, before, "{run}");
+}
+
+async fn autoscaler(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    let autoscaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": NAME},
+        "spec": {"minReplicas": 1, "maxReplicas": 9, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME}}});
+    scene.apply(autoscaler).await;
+    scene.change(json!({"spec": {"replicas": 3}})).await;
+    scene.until("three pods are ready", async || scene.ready(&scene.commits.old).await == 3).await;
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY).then(2, &HEALTHY)).await;
+    let running = scene.start(new, &[]);
+    scene.first_pod_of(new).await;
+    assert_eq!(scene.deployment().await.spec.and_then(|spec| spec.replicas), Some(3));
+    scene.change(json!({"spec": {"replicas": 4}})).await;
+    done(&scene, &running.end().await, new, 4).await;
+    assert_eq!(scene.deployment().await.spec.and_then(|spec| spec.replicas), Some(4));
+}
+
+async fn no_replicas(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    scene.edit("replicas: 2", "replicas: 0");
+    let run = scene.deploy(&scene.commits.new).await;
+    run.ends_with(0, &["done", "0 pods"]);
+    assert_eq!(scene.pods().await.len(), 0, "{run}");
+}
+
+async fn slow_to_go(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let (old, new) = (&scene.commits.old, &scene.commits.new);
+    scene.kubelet.let_pods_of(old, Life::of(&HEALTHY).ends_after(8)).await;
+    let run = scene.deploy(new).await;
+    done(&scene, &run, new, 2).await;
+    let moment = |name: &str| run.json[name].as_f64().unwrap_or_else(|| panic!("{name} is no number: {run}"));
+    assert!(moment("replaced_after_s") > 8.0, "{run}");
+    assert!(moment("replaced_after_s") - moment("serving_after_s") > 4.0, "{run}");
+    assert_eq!(scene.pods().await.len(), 2, "{run}");
+}
+
+async fn bad_token(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let before = scene.version().await;
+    scene.write_kubeconfig("expired");
+    let run = scene.deploy(&scene.commits.new).await;
+    run.ends_with(3, &["Unauthorized"]);
+    assert_eq!(scene.version().await, before, "{run}");
+}
+
+async fn rolled_back(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let (old, new) = (&scene.commits.old, &scene.commits.new);
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_FOUND)).await;
+    let run = scene.deploy_with(new, &["--rollback"]).await;
+    failed(&run, &["does not exist"]);
+    assert!(!run.json["rollback"].is_null(), "{run}");
+    assert!(run.stderr.contains("rolled back"), "{run}");
+    let deployment = scene.deployment().await;
+    assert_eq!(deployment.annotations()["request-info.dev/commit"], **old, "{run}");
+    let image = deployment.spec.and_then(|spec| spec.template.spec?.containers[0].image.clone());
+    assert_eq!(image, Some(scene.image(old)));
+    assert_eq!(scene.ready(old).await, 2);
+    scene.until("the pod that failed is gone", async || scene.pods_of(new).await.is_empty()).await;
+}
+
+async fn rollback_fails(plane: Plane) {
+    let scene = Scene::set(plane).await;
+    let (old, new) = (&scene.commits.old, &scene.commits.new);
+    // The old pods are gone before the new ones come, and come back no more.
+    scene.edit("    type: RollingUpdate\n    rollingUpdate: {maxUnavailable: 0, maxSurge: 1}\n", "    type: Recreate\n");
+    scene.deploy_old().await;
+    scene.kubelet.let_pods_of(new, Life::of(&CRASH)).await;
+    let running = scene.start(new, &["--rollback"]);
+    scene.first_pod_of(new).await;
+    scene.kubelet.let_pods_of(old, Life::of(&NOT_FOUND)).await;
+    let run = running.end().await;
+    run.ends_with(5, &["rollback"]);
+    assert!(run.stderr.contains("exits with code 3"), "{run}");
+    assert!(run.stderr.contains("does not exist"), "{run}");
+    assert_eq!(scene.ready(old).await + scene.ready(new).await, 0);
+}
+
+async fn other_commit_proved(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let (side, new) = (&scene.commits.side, &scene.commits.new);
+    scene.kubelet.let_pods_of(new, Life::of(&HEALTHY).serves(side)).await;
+    let run = scene.deploy(new).await;
+    run.ends_with(5, &[&side[..12]]);
+}
