@@ -15,8 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) target: String,
-    headers: Vec<(String, Vec<u8>)>,
-    body: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) body: Option<Vec<u8>>,
 }
 
 pub(crate) fn request(method: &str, target: &str) -> Request {

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     trials.extend(input::trials(standard));
     trials.extend(display::trials(standard));
     trials.extend(connection::trials(standard));
-    trials.extend(openapi::trials(standard));
+    trials.extend(openapi::trials(&bed));
     if bed.configures() {
         trials.extend(address::trials(&bed));
         trials.extend(settings::trials(&bed));

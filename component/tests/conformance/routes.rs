@@ -12,7 +12,7 @@ pub(crate) const JSON: &str = "application/json";
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Route, `Allow`, media type of a GET that accepts anything, whether `Accept` and `?format` choose another.
-const ROUTES: &[(&str, &str, &str, bool)] = &[
+pub(crate) const ROUTES: &[(&str, &str, &str, bool)] = &[
     ("/", "GET, HEAD, OPTIONS, POST", TEXT, true),
     ("/ip", "GET, HEAD, OPTIONS", TEXT, false),
     ("/user-agent", "GET, HEAD, OPTIONS", TEXT, false),
