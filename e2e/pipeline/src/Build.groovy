@@ -1,0 +1,111 @@
+import java.util.concurrent.TimeUnit
+import java.util.concurrent.TimeoutException
+
+/** One build of one commit: the pipeline's stages in order, then its post conditions. */
+class Build {
+    final File repository, workspace, artifacts, temporary
+    final String branch, commit
+    final Shell shell
+    private final Properties credentials
+    private final Map<String, String> variables
+    private String result = 'SUCCESS'
+    private final List<String> summary = []
+
+    Build(Map it) {
+        repository = it.repository
+        workspace = it.workspace
+        artifacts = it.artifacts
+        branch = it.branch
+        commit = it.commit
+        credentials = it.credentials
+        shell = new Shell(System.out)
+        // Beside the workspace, never in it: a clone with files of Jenkins's in it would be a dirty tree.
+        temporary = new File("${workspace}@tmp")
+        variables = System.getenv() + [
+            BRANCH_NAME: branch, WORKSPACE: workspace.path, JOB_NAME: "request-info/$branch".toString(), BUILD_NUMBER: '1',
+            BUILD_TAG: "jenkins-request-info-$branch-1".toString(), BUILD_URL: "file://$artifacts/".toString(),
+        ] + it.variables
+    }
+
+    /** When LIMIT, the arguments of a `timeout`, runs out; OUTER where that is earlier, or there is none. */
+    static long deadline(Map limit, long outer) {
+        limit ? Math.min(outer, System.currentTimeMillis() + TimeUnit.valueOf(limit.unit ?: 'MINUTES').toMillis(limit.time as long)) : outer
+    }
+
+    /** A credential's PART; an empty one is one too. */
+    String credential(String id, String part) {
+        String value = credentials.getProperty("$id.$part")
+        if (value == null) throw new StepFailed("no credential `$id` with a $part: the credentials file has no line $id.$part=…")
+        value
+    }
+
+    /** SUCCESS, FAILURE or ABORTED. */
+    String run(Closure jenkinsfile) {
+        temporary.mkdirs()
+        Map<String, String> environment = new LinkedHashMap(variables)
+        Section pipeline = Section.read(jenkinsfile, environment)
+        Section.read((Closure) pipeline.argument('environment'), environment)
+        long deadline = deadline((Map) Section.read((Closure) pipeline.argument('options'), environment).argument('timeout'), Long.MAX_VALUE)
+        Section.read((Closure) pipeline.argument('stages'), environment).directives.each { stage(it[1].toString(), (Closure) it[2], environment, deadline) }
+        post((Closure) pipeline.argument('post'), environment, 'post')
+        summary.each { shell.say(it) }
+        shell.say("Finished: $result")
+        temporary.deleteDir()
+        result
+    }
+
+    private void stage(String name, Closure code, Map<String, String> outer, long deadline) {
+        if (result != 'SUCCESS') {
+            close(name, 'NOT RUN', 'an earlier stage failed')
+            return
+        }
+        Map<String, String> environment = new LinkedHashMap(outer)
+        Section stage = Section.read(code, environment)
+        String wanted = Section.read((Closure) stage.argument('when'), environment).argument('branch')
+        if (wanted != null && wanted != branch) {
+            close(name, 'SKIPPED', "this is branch $branch, not $wanted")
+            return
+        }
+        shell.say("=== stage $name")
+        long began = System.currentTimeMillis()
+        Section.read((Closure) stage.argument('environment'), environment)
+        Section options = Section.read((Closure) stage.argument('options'), environment)
+        attempt(name) { new Steps(this, environment, Build.deadline((Map) options.argument('timeout'), deadline)).run((Closure) stage.argument('steps')) }
+        post((Closure) stage.argument('post'), environment, name)
+        close(name, result, String.format('%.1f s', (System.currentTimeMillis() - began) / 1000))
+    }
+
+    /** Conditions in Jenkins's order, whatever their order in the file. Timeouts end with the stages. */
+    private void post(Closure code, Map<String, String> environment, String name) {
+        Section post = Section.read(code, environment)
+        ['always', 'failure', 'success', 'unsuccessful', 'cleanup'].each { String condition ->
+            boolean met = condition in ['always', 'cleanup'] || (condition == 'success') == (result == 'SUCCESS') && (condition != 'failure' || result == 'FAILURE')
+            Closure steps = (Closure) post.argument(condition)
+            if (steps && met) attempt("$name, $condition") { new Steps(this, environment, Long.MAX_VALUE).run(steps) }
+        }
+    }
+
+    /** Runs WORK; what it throws decides the build's result and is said, with the Jenkinsfile's line. */
+    private void attempt(CharSequence where, Closure work) {
+        try {
+            work()
+        } catch (TimeoutException e) {
+            result = 'ABORTED'
+            shell.say("ERROR: $where: timeout exceeded (${line(e)})")
+        } catch (Exception e) {
+            if (result == 'SUCCESS') result = 'FAILURE'
+            shell.say("ERROR: $where: ${e instanceof StepFailed ? e.message : e} (${line(e)})")
+        }
+    }
+
+    private static String line(Exception e) {
+        StackTraceElement frame = e.stackTrace.find { it.fileName == 'Jenkinsfile' }
+        frame ? "Jenkinsfile:$frame.lineNumber" : 'Jenkinsfile'
+    }
+
+    private void close(String name, String outcome, String detail) {
+        String line = "stage $name: $outcome ($detail)"
+        summary << line
+        shell.say("=== $line")
+    }
+}

@@ -1,0 +1,39 @@
+/** A block read as data: each directive in it with its arguments, in order. Blocks of steps stay closures, to be run later. */
+class Section {
+    final List<List> directives = []
+    private final Map<String, String> environment
+
+    private Section(Map<String, String> environment) {
+        this.environment = environment
+    }
+
+    static Section read(Closure code, Map<String, String> environment) {
+        Section section = new Section(environment)
+        Closure bound = code?.rehydrate(section, section, section)
+        bound?.resolveStrategy = Closure.DELEGATE_ONLY
+        bound?.call()
+        section
+    }
+
+    /** The last argument of the first directive NAME, or null where there is none. */
+    def argument(String name) {
+        directives.find { it[0] == name }?.last()
+    }
+
+    def methodMissing(String name, Object arguments) {
+        directives << [name, *(arguments as List)]
+        arguments ? arguments[-1] : null
+    }
+
+    def propertyMissing(String name) {
+        if (name == 'any') return 'any'
+        if (name == 'env') return environment
+        if (!environment.containsKey(name)) throw new Refused("Jenkinsfile: no variable `$name`")
+        environment[name]
+    }
+
+    /** In `environment`, each assignment is a variable, seen by those after it. */
+    def propertyMissing(String name, Object value) {
+        environment[name] = value.toString()
+    }
+}

@@ -1,0 +1,143 @@
+import java.nio.file.Files
+import java.nio.file.Path
+import java.nio.file.StandardCopyOption
+import java.util.regex.Pattern
+
+/** The steps of a stage, carried out. */
+class Steps {
+    private final Build build
+    private final Map<String, String> environment
+    private final long deadline
+
+    /** DEADLINE is in milliseconds of the system's clock. */
+    Steps(Build build, Map<String, String> environment, long deadline) {
+        this.build = build
+        this.environment = environment
+        this.deadline = deadline
+    }
+
+    void run(Closure code) {
+        Closure bound = code.rehydrate(this, this, this)
+        bound.resolveStrategy = Closure.DELEGATE_ONLY
+        bound.call()
+    }
+
+    def propertyMissing(String name) {
+        if (!environment.containsKey(name)) throw new StepFailed("no variable `$name`")
+        environment[name]
+    }
+
+    Map<String, String> getEnv() {
+        environment
+    }
+
+    Map getScm() {
+        scmGit(branches: [[name: build.branch]], userRemoteConfigs: [[url: build.repository]], extensions: [])
+    }
+
+    static Map scmGit(Map arguments) { arguments }
+
+    static Map cloneOption(Map arguments) { [cloneOption: arguments] }
+
+    static Map cleanBeforeCheckout() { [cleanBeforeCheckout: [:]] } // the clone is a fresh one
+
+    /** A clone of the branch with the built commit checked out, detached as Jenkins does. */
+    void checkout(Map arguments) {
+        Map scm = arguments.scm ?: arguments
+        Map options = scm.extensions.findResult { it.cloneOption } ?: [:]
+        List<String> clone = ['git', 'clone', '--quiet', '--no-checkout', '--branch', build.branch]
+        if (options.shallow) clone += ['--depth', options.depth ?: 1]
+        if (options.noTags) clone << '--no-tags'
+        // With a scheme, so that git copies what a remote would send; a bare path would be hard-linked, and never shallow.
+        command([*clone, "file://${scm.userRemoteConfigs[0].url}", build.workspace.path]*.toString(), build.workspace.parentFile)
+        command(['git', 'checkout', '--quiet', '--detach', build.commit], build.workspace)
+    }
+
+    void sh(Map arguments) { sh(arguments.script) }
+
+    /** As Jenkins does it: a file, run by `sh -xe` unless it names its interpreter. */
+    void sh(CharSequence script) {
+        if (build.shell.holdsSecret(script.toString())) {
+            build.shell.say('Warning: a secret was put into this script by Groovy; let the shell read the variable instead')
+        }
+        File file = File.createTempFile('script', '.sh', build.temporary)
+        file.text = script
+        try {
+            file.executable = true
+            command(script.toString().startsWith('#!') ? [file.path] : ['sh', '-xe', file.path], build.workspace)
+        } finally {
+            file.delete()
+        }
+    }
+
+    private void command(List<String> command, File directory) {
+        int code = build.shell.run(command, directory, environment, deadline)
+        if (code != 0) throw new StepFailed("script returned exit code $code")
+    }
+
+    void echo(CharSequence message) { build.shell.say(message.toString()) }
+
+    void error(CharSequence message) { throw new StepFailed(message.toString()) }
+
+    void timeout(Map limit, Closure code) {
+        new Steps(build, environment, Build.deadline(limit, deadline)).run(code)
+    }
+
+    void withEnv(List<CharSequence> variables, Closure code) {
+        new Steps(build, environment + variables.collectEntries { it.toString().split('=', 2).toList() }, deadline).run(code)
+    }
+
+    Map usernamePassword(Map it) {
+        String password = build.credential(it.credentialsId, 'password')
+        [variables: [(it.usernameVariable): build.credential(it.credentialsId, 'username'), (it.passwordVariable): password], secrets: [password]]
+    }
+
+    Map string(Map it) {
+        String secret = build.credential(it.credentialsId, 'secret')
+        [variables: [(it.variable): secret], secrets: [secret]]
+    }
+
+    Map file(Map it) {
+        File source = new File(build.credential(it.credentialsId, 'file'))
+        Path copy = Files.createTempDirectory(build.temporary.toPath(), 'secretFiles').resolve(source.name)
+        Files.copy(source.toPath(), copy)
+        [variables: [(it.variable): copy.toString()], secrets: [copy.toString()], file: copy]
+    }
+
+    void withCredentials(List<Map> bindings, Closure code) {
+        try {
+            build.shell.masking(bindings*.secrets.flatten()) {
+                new Steps(build, environment + bindings*.variables.sum(), deadline).run(code)
+            }
+        } finally {
+            bindings*.file.findAll().each { Files.delete(it); Files.delete(it.parent) }
+        }
+    }
+
+    void archiveArtifacts(CharSequence pattern) { archiveArtifacts(artifacts: pattern) }
+
+    /** Copies what Ant's PATTERNs match to the artifacts' directory. */
+    void archiveArtifacts(Map arguments) {
+        List<String> patterns = arguments.artifacts.toString().split(/\s*,\s*/).collect { ant(it) }
+        Path root = build.workspace.toPath()
+        List<Path> found = Files.isDirectory(root) ? Files.walk(root).filter { Path path ->
+            String name = root.relativize(path)
+            Files.isRegularFile(path) && patterns.any { name ==~ it }
+        }.toList() : []
+        if (!found && !arguments.allowEmptyArchive) throw new StepFailed("no file matches ${arguments.artifacts}")
+        found.each { Path path ->
+            Path copy = build.artifacts.toPath().resolve(root.relativize(path).toString())
+            Files.createDirectories(copy.parent)
+            Files.copy(path, copy, StandardCopyOption.REPLACE_EXISTING)
+            build.shell.say("archived ${root.relativize(path)}")
+        }
+    }
+
+    /** Ant's wildcards as a regular expression: ** crosses directories, * and ? do not. */
+    private static String ant(String pattern) {
+        Map<String, String> wildcards = ['**/': '(?:.*/)?', '**': '.*', '*': '[^/]*', '?': '[^/]']
+        pattern.replaceAll(~/\*\*\/|\*\*|\*|\?|[^*?]+/) {
+            wildcards[it] ?: Pattern.quote(it)
+        }
+    }
+}
