@@ -8,7 +8,7 @@ use crate::template::short;
 
 /// How the commit to deploy stands to the one that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
+pub(crate) enum Order {
     /// Nothing runs yet.
     First,
     /// The same one: perhaps half deployed.
@@ -23,7 +23,7 @@ pub enum Order {
 
 impl Order {
     /// Asks the git repository at `clone` how `new` stands to `live`, a commit as an annotation names it.
-    pub fn of(live: Option<&str>, new: &str, clone: &Path) -> Self {
+    pub(crate) fn of(live: Option<&str>, new: &str, clone: &Path) -> Self {
         let Some(live) = live else {
             return Self::Unlabelled;
         };

@@ -14,7 +14,7 @@ use kube::ResourceExt as _;
 use crate::template::COMMIT;
 
 /// Where the Deployment controller writes the number of a revision, on the Deployment and on its `ReplicaSets`.
-pub const REVISION: &str = "deployment.kubernetes.io/revision";
+pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
 
 /// How long a kubelet may say that a `ConfigMap` or Secret is missing: its caches lag behind the API server.
 const CONFIGURATION_GRACE: SignedDuration = SignedDuration::from_secs(10);
@@ -31,24 +31,24 @@ const SANDBOX_ATTEMPTS: i32 = 3;
 
 /// What is waited for, as the answer to the apply stated it.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// The Deployment's; another one under the same name is another Deployment.
-    pub uid: String,
+    pub(crate) uid: String,
     /// The Deployment's after the apply.
-    pub generation: i64,
+    pub(crate) generation: i64,
     /// What the pod template's annotation says; none on a revision made without this program.
-    pub commit: Option<String>,
+    pub(crate) commit: Option<String>,
     /// The images of the pod template, in order.
-    pub images: Vec<String>,
+    pub(crate) images: Vec<String>,
     /// When it was applied, by the cluster's clock; `None` if the apply changed nothing that pods are made from.
-    pub applied: Option<Timestamp>,
+    pub(crate) applied: Option<Timestamp>,
     /// A failed rollout is undone: its pods that are not ready need not be waited for, they serve nobody.
-    pub undoing: bool,
+    pub(crate) undoing: bool,
 }
 
 impl Target {
     /// What `deployment` states now; `before` is its generation before the apply.
-    pub fn of(deployment: &Deployment, before: Option<i64>, now: Timestamp) -> Self {
+    pub(crate) fn of(deployment: &Deployment, before: Option<i64>, now: Timestamp) -> Self {
         let generation = deployment.metadata.generation.unwrap_or_default();
         Self {
             uid: deployment.metadata.uid.clone().unwrap_or_default(),
@@ -63,39 +63,41 @@ impl Target {
 
 /// What the reflectors hold at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// None if there is none, or no longer.
-    pub deployment: Option<Arc<Deployment>>,
+    pub(crate) deployment: Option<Arc<Deployment>>,
     /// Those that the Deployment's selector finds.
-    pub replica_sets: Vec<Arc<ReplicaSet>>,
+    pub(crate) replica_sets: Vec<Arc<ReplicaSet>>,
     /// Those that the Deployment's selector finds.
-    pub pods: Vec<Arc<Pod>>,
+    pub(crate) pods: Vec<Arc<Pod>>,
     /// The events of one pod, by its uid, once they were asked for.
-    pub events: Option<(String, Vec<Arc<Event>>)>,
+    pub(crate) events: Option<(String, Vec<Arc<Event>>)>,
 }
 
 /// What is known of the rollout, and what would make it known better.
 #[derive(Clone, Debug)]
-pub struct Assessment {
+pub(crate) struct Assessment {
     /// The judgement.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// How many pods are to run.
-    pub wanted: i32,
-    /// The pods of the new revision that are available.
-    pub available: Vec<Arc<Pod>>,
+    pub(crate) wanted: i32,
+    /// The pods of the new revision that are ready.
+    pub(crate) ready: Vec<Arc<Pod>>,
+    /// The pods of the new revision that are available: ready for long enough.
+    pub(crate) available: Vec<Arc<Pod>>,
     /// How many pods of other revisions have to go yet.
-    pub old: usize,
+    pub(crate) old: usize,
     /// What may still turn out well.
-    pub warnings: Vec<Warning>,
+    pub(crate) warnings: Vec<Warning>,
     /// The uid of a pod whose events would tell more.
-    pub suspect: Option<String>,
+    pub(crate) suspect: Option<String>,
     /// When time alone may change the judgement.
-    pub recheck: Option<Timestamp>,
+    pub(crate) recheck: Option<Timestamp>,
 }
 
 /// The judgement on a rollout.
 #[derive(Clone, Debug)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Not decided.
     Wait,
     /// Every wanted pod runs the new revision and is available; pods of older ones have yet to go.
@@ -110,31 +112,32 @@ pub enum Verdict {
 
 /// Why a rollout fails.
 #[derive(Clone, Debug, Default)]
-pub struct Cause {
+pub(crate) struct Cause {
     /// One line.
-    pub summary: String,
+    pub(crate) summary: String,
     /// A pod that shows it.
-    pub pod: Option<Arc<Pod>>,
+    pub(crate) pod: Option<Arc<Pod>>,
     /// The container of the pod.
-    pub container: Option<String>,
+    pub(crate) container: Option<String>,
     /// What the cluster itself says of it.
-    pub detail: Option<String>,
+    pub(crate) detail: Option<String>,
 }
 
 /// Something that is not as it should be and may yet become so. Told once per key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
+pub(crate) struct Warning {
     /// The same for the same trouble of the same object, however often its words change.
-    pub key: String,
+    pub(crate) key: String,
     /// One line.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// Judges the rollout of `target` from what was `seen`, at the time `now` of the cluster's clock.
-pub fn assess(target: &Target, seen: &Snapshot, now: Timestamp) -> Assessment {
+pub(crate) fn assess(target: &Target, seen: &Snapshot, now: Timestamp) -> Assessment {
     let mut assessment = Assessment {
         verdict: Verdict::Wait,
         wanted: 0,
+        ready: Vec::new(),
         available: Vec::new(),
         old: 0,
         warnings: Vec::new(),
@@ -210,6 +213,7 @@ impl<'a> Rollout<'a> {
         let min_ready = self.deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or_default();
         for pod in &self.new {
             let Some(since) = ready_since(pod) else { continue };
+            assessment.ready.push(Arc::clone(pod));
             let available = since + SignedDuration::from_secs(min_ready.into());
             if available <= self.now {
                 assessment.available.push(Arc::clone(pod));
@@ -261,9 +265,10 @@ impl<'a> Rollout<'a> {
         if let Some(cause) = self.creation_failure(assessment) {
             return Verdict::Failed(Box::new(cause));
         }
-        let available = self.replica_set.and_then(|set| set.status.as_ref()).map_or(0, |status| {
-            status.available_replicas.unwrap_or_default()
-        });
+        let available = self
+            .replica_set
+            .and_then(|set| set.status.as_ref())
+            .map_or(0, |status| status.available_replicas.unwrap_or_default());
         // The ReplicaSet's own word: it has counted minReadySeconds by the clock of the cluster.
         let updated = self.deployment.status.as_ref().and_then(|status| status.updated_replicas).unwrap_or_default();
         if self.replica_set.is_some() && available >= assessment.wanted && updated >= assessment.wanted {
@@ -315,16 +320,23 @@ impl<'a> Rollout<'a> {
         match reason {
             "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
                 return match PullFailure::of(reason, message, &status.image) {
-                    failure if failure.is_certain() => certain(cause(failure.summary(&status.image, message), Some(message))),
+                    failure if failure.is_certain() => {
+                        certain(cause(failure.summary(&status.image, message), Some(message)))
+                    }
                     failure => Finding::Doubt(failure.summary(&status.image, message)),
                 };
             }
             "CreateContainerConfigError" => {
                 let from = status_since(pod) + CONFIGURATION_GRACE;
-                return Finding::DoomedFrom(from, cause(format!("{at} cannot be configured: {message}"), Some(message)));
+                return Finding::DoomedFrom(
+                    from,
+                    cause(format!("{at} cannot be configured: {message}"), Some(message)),
+                );
             }
             // A kubelet that is short of time says so in these words, and tries again.
-            "CreateContainerError" if ["deadline exceeded", "is reserved for", "timed out"].iter().any(|w| message.contains(w)) => {
+            "CreateContainerError"
+                if ["deadline exceeded", "is reserved for", "timed out"].iter().any(|w| message.contains(w)) =>
+            {
                 return Finding::Doubt(format!("{at} cannot be created yet: {message}"));
             }
             "CreateContainerError" | "RunContainerError" => {
@@ -332,19 +344,29 @@ impl<'a> Rollout<'a> {
             }
             _ => {}
         }
-        if let Some(end) = ends.iter().find(|end| matches!(end.reason.as_deref(), Some("StartError" | "ContainerCannotRun"))) {
+        if let Some(end) =
+            ends.iter().find(|end| matches!(end.reason.as_deref(), Some("StartError" | "ContainerCannotRun")))
+        {
             let message = end.message.as_deref().unwrap_or("no reason given");
             return certain(cause(format!("{at} cannot be started: {}", start_error(message)), Some(message)));
         }
 
         // Restarts of before this rollout are nobody's fault now: pods of a revision that is gone back to may be old.
         let young = self.target.applied.is_some_and(|applied| {
-            pod.metadata.creation_timestamp.as_ref().is_some_and(|created| created.0 + SignedDuration::from_secs(1) >= applied)
+            pod.metadata
+                .creation_timestamp
+                .as_ref()
+                .is_some_and(|created| created.0 + SignedDuration::from_secs(1) >= applied)
         });
         let out_of_memory = ends.iter().filter(|end| end.reason.as_deref() == Some("OOMKilled")).count();
-        let again_and_again = reason == "CrashLoopBackOff" || (young && status.restart_count >= 2) || out_of_memory >= 2;
+        let again_and_again =
+            reason == "CrashLoopBackOff" || (young && status.restart_count >= 2) || out_of_memory >= 2;
         let Some(end) = ends.first().filter(|end| end.exit_code != 0 || !is_init(pod, name)) else {
-            return if again_and_again { certain(cause(format!("{at} ends again and again"), Some(message))) } else { Finding::Fine };
+            return if again_and_again {
+                certain(cause(format!("{at} ends again and again"), Some(message)))
+            } else {
+                Finding::Fine
+            };
         };
         let how = if out_of_memory > 0 {
             format!("is killed for memory (OOMKilled{})", memory_limit(pod, name))
@@ -362,7 +384,13 @@ impl<'a> Rollout<'a> {
         if young { Finding::Doubt(format!("{at} {how}; the kubelet starts it anew")) } else { Finding::Fine }
     }
 
-    fn unschedulable(&self, pod: &Arc<Pod>, since: Timestamp, message: &str, assessment: &mut Assessment) -> Option<Cause> {
+    fn unschedulable(
+        &self,
+        pod: &Arc<Pod>,
+        since: Timestamp,
+        message: &str,
+        assessment: &mut Assessment,
+    ) -> Option<Cause> {
         let name = pod.name_any();
         assessment.warn(format!("{name} unscheduled"), format!("no node takes pod {name} yet: {message}"));
         self.suspect(pod, since, assessment);
@@ -371,7 +399,8 @@ impl<'a> Rollout<'a> {
             return None;
         }
         let events = self.events_of(pod)?;
-        let node_comes = |event: &&Arc<Event>| matches!(event.reason.as_deref(), Some("TriggeredScaleUp" | "Nominated"));
+        let node_comes =
+            |event: &&Arc<Event>| matches!(event.reason.as_deref(), Some("TriggeredScaleUp" | "Nominated"));
         if let Some(event) = events.iter().find(node_comes) {
             let text = event.message.as_deref().unwrap_or("a node is being added");
             assessment.warn(format!("{name} scale-up"), format!("waiting for a node for pod {name}: {text}"));
@@ -397,19 +426,30 @@ impl<'a> Rollout<'a> {
         let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
         let creating = statuses.iter().all(|status| {
             let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
-            matches!(waiting.and_then(|waiting| waiting.reason.as_deref()), Some("ContainerCreating" | "PodInitializing"))
+            matches!(
+                waiting.and_then(|waiting| waiting.reason.as_deref()),
+                Some("ContainerCreating" | "PodInitializing")
+            )
         });
         if created || !creating {
             return None;
         }
         self.suspect(pod, transition(scheduled), assessment);
-        let failures = || self.events_of(pod).into_iter().flatten().filter(|event| event.reason.as_deref() == Some("FailedCreatePodSandBox"));
+        let failures = || {
+            self.events_of(pod)
+                .into_iter()
+                .flatten()
+                .filter(|event| event.reason.as_deref() == Some("FailedCreatePodSandBox"))
+        };
         let message = failures().next_back()?.message.as_deref().unwrap_or("no reason given");
         let summary = format!(
             "pod {}{} gets no sandbox{}: {}",
             pod.name_any(),
             on_node(pod),
-            pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_ref()).map_or_else(String::new, |class| format!(" of RuntimeClass {class}")),
+            pod.spec
+                .as_ref()
+                .and_then(|spec| spec.runtime_class_name.as_ref())
+                .map_or_else(String::new, |class| format!(" of RuntimeClass {class}")),
             last_words(message)
         );
         // A node that has just joined may still be waiting for its network.
@@ -425,7 +465,8 @@ impl<'a> Rollout<'a> {
     fn creation_failure(&self, assessment: &mut Assessment) -> Option<Cause> {
         let (message, since) = self.refusal()?;
         let since = self.target.applied.map_or(since, |applied| since.max(applied));
-        if self.new.iter().any(|pod| pod.metadata.creation_timestamp.as_ref().is_some_and(|created| created.0 > since)) {
+        if self.new.iter().any(|pod| pod.metadata.creation_timestamp.as_ref().is_some_and(|created| created.0 > since))
+        {
             return None;
         }
         let summary = format!("no pod can be created: {message}");
@@ -513,7 +554,13 @@ impl<'a> Rollout<'a> {
             .iter()
             .find(|pod| ready_since(pod).is_none())
             .map(|pod| self.stuck_pod(pod))
-            .or_else(|| self.refusal().map(|(message, _)| Cause { summary: format!("no pod can be created: {message}"), detail: Some(message), ..Cause::default() }))
+            .or_else(|| {
+                self.refusal().map(|(message, _)| Cause {
+                    summary: format!("no pod can be created: {message}"),
+                    detail: Some(message),
+                    ..Cause::default()
+                })
+            })
             .unwrap_or_else(|| Cause { summary: "no pod that is missing was created".to_owned(), ..Cause::default() });
         cause.summary = format!("{} (no progress for {} s)", cause.summary, self.deadline());
         cause
@@ -526,25 +573,45 @@ impl<'a> Rollout<'a> {
             match self.container(pod, status) {
                 Finding::Fine => {}
                 Finding::Doubt(summary) => {
-                    cause.detail = status.state.as_ref().and_then(|state| state.waiting.as_ref()).and_then(|waiting| waiting.message.clone());
+                    cause.detail = status
+                        .state
+                        .as_ref()
+                        .and_then(|state| state.waiting.as_ref())
+                        .and_then(|waiting| waiting.message.clone());
                     return Cause { summary, container: Some(status.name.clone()), ..cause };
                 }
                 Finding::DoomedFrom(_, cause) => return cause,
             }
         }
         if let Some((_, message)) = unschedulable(pod) {
-            return Cause { summary: format!("no node takes pod {name}: {message}"), detail: Some(message.to_owned()), ..cause };
+            return Cause {
+                summary: format!("no node takes pod {name}: {message}"),
+                detail: Some(message.to_owned()),
+                ..cause
+            };
         }
-        let warnings = self.events_of(pod).into_iter().flatten().filter(|event| event.type_.as_deref() == Some("Warning"));
-        let start = warnings.filter(|event| matches!(event.reason.as_deref(), Some("FailedCreatePodSandBox" | "FailedMount" | "FailedAttachVolume")));
+        let warnings =
+            self.events_of(pod).into_iter().flatten().filter(|event| event.type_.as_deref() == Some("Warning"));
+        let start = warnings.filter(|event| {
+            matches!(event.reason.as_deref(), Some("FailedCreatePodSandBox" | "FailedMount" | "FailedAttachVolume"))
+        });
         if let Some(event) = start.last() {
             let message = event.message.as_deref().unwrap_or_default();
-            return Cause { summary: format!("pod {name}{} cannot start: {message}", on_node(pod)), detail: Some(message.to_owned()), ..cause };
+            return Cause {
+                summary: format!("pod {name}{} cannot start: {message}", on_node(pod)),
+                detail: Some(message.to_owned()),
+                ..cause
+            };
         }
-        let unready = container_statuses(pod).find(|status| !status.ready && status.state.as_ref().is_some_and(|state| state.running.is_some()));
+        let unready = container_statuses(pod)
+            .find(|status| !status.ready && status.state.as_ref().is_some_and(|state| state.running.is_some()));
         if let Some(status) = unready {
             return Cause {
-                summary: format!("pod {name}{} runs and never gets ready{}", on_node(pod), readiness(pod, &status.name)),
+                summary: format!(
+                    "pod {name}{} runs and never gets ready{}",
+                    on_node(pod),
+                    readiness_path(pod, &status.name).map_or_else(String::new, |path| format!(" (GET {path})"))
+                ),
                 container: Some(status.name.clone()),
                 ..cause
             };
@@ -582,7 +649,9 @@ impl PullFailure {
             "ErrImageNeverPull" => Self::NeverPulled,
             _ if has(&["dial tcp", "i/o timeout"]) => Self::Unknown,
             _ if has(&["no match for platform"]) => Self::WrongPlatform,
-            _ if has(&["unauthorized", "forbidden", "denied", "authentication required", "no basic auth"]) => Self::Refused,
+            _ if has(&["unauthorized", "forbidden", "denied", "authentication required", "no basic auth"]) => {
+                Self::Refused
+            }
             _ if has(&["not found", "manifest unknown", "name unknown", "does not exist"]) => Self::Missing,
             _ => Self::Unknown,
         }
@@ -599,14 +668,16 @@ impl PullFailure {
             Self::WrongPlatform => format!("image {image} is not made for the platform of this node ({said})"),
             Self::Refused => format!("the registry refuses image {image} ({said})"),
             Self::Invalid => format!("image {image} is no valid name ({said})"),
-            Self::NeverPulled => format!("image {image} is not on the node and is never pulled (imagePullPolicy: Never)"),
+            Self::NeverPulled => {
+                format!("image {image} is not on the node and is never pulled (imagePullPolicy: Never)")
+            }
             Self::Unknown => format!("image {image} cannot be pulled, is the registry away? ({said})"),
         }
     }
 }
 
 /// What serves now: each commit with how many of its pods are ready, the most first.
-pub fn serving(pods: &[Arc<Pod>]) -> Vec<(String, usize)> {
+pub(crate) fn serving(pods: &[Arc<Pod>]) -> Vec<(String, usize)> {
     let mut commits: Vec<(String, usize)> = Vec::new();
     for pod in pods.iter().filter(|pod| !is_over(pod) && ready_since(pod).is_some()) {
         let commit = pod.annotations().get(COMMIT).map_or("an unknown commit", String::as_str);
@@ -620,7 +691,7 @@ pub fn serving(pods: &[Arc<Pod>]) -> Vec<(String, usize)> {
 }
 
 /// The revision to go back to: of the others one that still has available pods, else the youngest.
-pub fn previous<'a>(deployment: &Deployment, replica_sets: &'a [Arc<ReplicaSet>]) -> Option<&'a ReplicaSet> {
+pub(crate) fn previous<'a>(deployment: &Deployment, replica_sets: &'a [Arc<ReplicaSet>]) -> Option<&'a ReplicaSet> {
     let current = current_replica_set(deployment, replica_sets).and_then(|set| set.metadata.uid.as_ref());
     replica_sets
         .iter()
@@ -634,18 +705,18 @@ pub fn previous<'a>(deployment: &Deployment, replica_sets: &'a [Arc<ReplicaSet>]
 }
 
 /// Whether a pod's readiness gates and probes say that it may be sent requests.
-pub fn is_ready(pod: &Pod) -> bool {
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     ready_since(pod).is_some()
 }
 
 /// Whether a pod has ended for good and only its record is left, as an evicted one's.
-pub fn is_over(pod: &Pod) -> bool {
+pub(crate) fn is_over(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Failed" | "Succeeded"))
 }
 
 /// What the Deployment's pod template says of its commit.
-pub fn commit_of_template(deployment: &Deployment) -> Option<&str> {
+pub(crate) fn commit_of_template(deployment: &Deployment) -> Option<&str> {
     let metadata = deployment.spec.as_ref()?.template.metadata.as_ref()?;
     metadata.annotations.as_ref()?.get(COMMIT).map(String::as_str)
 }
@@ -665,10 +736,12 @@ fn revision(metadata: &ObjectMeta) -> Option<u64> {
     metadata.annotations.as_ref()?.get(REVISION)?.parse().ok()
 }
 
-fn superseded(target: &Target, deployment: &Deployment) -> Option<String> {
+pub(crate) fn superseded(target: &Target, deployment: &Deployment) -> Option<String> {
     let commit = commit_of_template(deployment);
     if commit != target.commit.as_deref() {
-        return Some(commit.map_or_else(|| "a revision without a commit".to_owned(), |commit| format!("commit {commit}")));
+        return Some(
+            commit.map_or_else(|| "a revision without a commit".to_owned(), |commit| format!("commit {commit}")),
+        );
     }
     let images = images(deployment);
     (images != target.images).then(|| format!("image {}", images.join(", ")))
@@ -692,7 +765,10 @@ fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
     pod.status.as_ref()?.conditions.as_deref()?.iter().find(|condition| condition.type_ == kind)
 }
 
-fn deployment_condition<'a>(deployment: &'a Deployment, kind: &str) -> Option<&'a k8s_openapi::api::apps::v1::DeploymentCondition> {
+fn deployment_condition<'a>(
+    deployment: &'a Deployment,
+    kind: &str,
+) -> Option<&'a k8s_openapi::api::apps::v1::DeploymentCondition> {
     deployment.status.as_ref()?.conditions.as_deref()?.iter().find(|condition| condition.type_ == kind)
 }
 
@@ -700,7 +776,7 @@ fn transition(condition: &PodCondition) -> Timestamp {
     condition.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0)
 }
 
-fn ready_since(pod: &Pod) -> Option<Timestamp> {
+pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
     condition(pod, "Ready").filter(|ready| ready.status == "True").map(transition)
 }
 
@@ -717,7 +793,7 @@ fn status_since(pod: &Pod) -> Timestamp {
     written.or(pod.metadata.creation_timestamp.as_ref()).map_or(Timestamp::MIN, |time| time.0)
 }
 
-fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+pub(crate) fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.as_ref();
     let init = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
     let main = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
@@ -730,8 +806,9 @@ fn is_init(pod: &Pod, container: &str) -> bool {
 }
 
 /// How the container ended, the latest first.
-fn ends(status: &ContainerStatus) -> impl Iterator<Item = &ContainerStateTerminated> {
-    let terminated = |state: &'_ Option<ContainerState>| state.as_ref().and_then(|state| state.terminated.as_ref()).is_some();
+pub(crate) fn ends(status: &ContainerStatus) -> impl Iterator<Item = &ContainerStateTerminated> {
+    let terminated =
+        |state: &'_ Option<ContainerState>| state.as_ref().and_then(|state| state.terminated.as_ref()).is_some();
     [&status.state, &status.last_state]
         .into_iter()
         .filter(move |state| terminated(state))
@@ -747,21 +824,19 @@ fn memory_limit(pod: &Pod, container: &str) -> String {
         .map_or_else(String::new, |limit| format!(", limit {}", limit.0))
 }
 
-fn readiness(pod: &Pod, container: &str) -> String {
+/// The path that the readiness probe of a container asks for.
+pub(crate) fn readiness_path<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
     let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-    containers
-        .iter()
-        .find(|found| found.name == container)
-        .and_then(|found| found.readiness_probe.as_ref()?.http_get.as_ref()?.path.as_ref())
-        .map_or_else(String::new, |path| format!(" (GET {path})"))
+    let found = containers.iter().find(|found| found.name == container)?;
+    found.readiness_probe.as_ref()?.http_get.as_ref()?.path.as_deref()
 }
 
-fn on_node(pod: &Pod) -> String {
+pub(crate) fn on_node(pod: &Pod) -> String {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     node.map_or_else(String::new, |node| format!(" on {node}"))
 }
 
-fn occurrences(event: &Event) -> i32 {
+pub(crate) fn occurrences(event: &Event) -> i32 {
     let series = event.series.as_ref().and_then(|series| series.count);
     event.count.or(series).unwrap_or(1).max(1)
 }

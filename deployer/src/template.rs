@@ -4,30 +4,30 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use kube::api::{ApiResource, DynamicObject, TypeMeta};
+use kube::api::{ApiResource, ObjectMeta};
 use kube::core::gvk::ParseGroupVersionError;
 use kube::core::{GroupVersion, GroupVersionKind};
 use serde_json::{Map, Value, json};
 
 /// What stands in the template for the image and its tag.
-pub const PLACEHOLDER: &str = "<IMAGE>";
+pub(crate) const PLACEHOLDER: &str = "<IMAGE>";
 
 /// On every document, and on the pod template: the commit it was made for, all 40 digits.
-pub const COMMIT: &str = "request-info.dev/commit";
+pub(crate) const COMMIT: &str = "request-info.dev/commit";
 
 /// Where `kubectl rollout history` looks for the reason of a revision.
-pub const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
+pub(crate) const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 
 /// What Kubernetes takes where a Deployment does not say, in seconds.
 const DEFAULT_PROGRESS_DEADLINE: u64 = 600;
 
 /// A commit in full: 40 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Commit(String);
+pub(crate) struct Commit(String);
 
 impl Commit {
     /// All 40 digits.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -38,35 +38,30 @@ impl std::str::FromStr for Commit {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let hexadecimal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if let Some(bad) = text.chars().find(|&c| !c.is_ascii() || !hexadecimal(c as u8)) {
-            return Err(format!(
-                "{bad:?} is no lower-case hexadecimal digit; `git rev-parse HEAD` prints a commit"
-            ));
+            return Err(format!("{bad:?} is no lower-case hexadecimal digit; `git rev-parse HEAD` prints a commit"));
         }
         if text.len() != 40 {
-            return Err(format!(
-                "it has {} digits and not 40; `git rev-parse {text}` prints them all",
-                text.len()
-            ));
+            return Err(format!("it has {} digits and not 40; `git rev-parse {text}` prints them all", text.len()));
         }
         Ok(Self(text.to_owned()))
     }
 }
 
 /// The first 12 digits, as people read them; whatever is shorter or no commit, as it is.
-pub fn short(commit: &str) -> &str {
+pub(crate) fn short(commit: &str) -> &str {
     commit.get(..12).unwrap_or(commit)
 }
 
 /// An image as a container names it, its tag the beginning of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
+pub(crate) struct Image {
     whole: String,
     tag: usize,
 }
 
 impl Image {
     /// `REPOSITORY:TAG`.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.whole
     }
 
@@ -75,7 +70,7 @@ impl Image {
     }
 
     /// Refuses an image whose tag is not the beginning of `commit`: it was built from something else.
-    pub fn check_tag(&self, commit: &Commit) -> Result<()> {
+    pub(crate) fn check_tag(&self, commit: &Commit) -> Result<()> {
         ensure!(
             self.tag().len() >= 7 && commit.as_str().starts_with(self.tag()),
             "the tag {:?} of --image {} is no prefix of --commit {}: at least its first 7 digits are wanted, as in {}:{}",
@@ -97,14 +92,10 @@ impl std::str::FromStr for Image {
         if text.contains('@') {
             return Err("a digest is not wanted here: give REPOSITORY:TAG".to_owned());
         }
-        let (repository, tag) = text
-            .rsplit_once(':')
-            .filter(|(_, tag)| !tag.contains('/'))
-            .ok_or("it has no tag: give REPOSITORY:TAG")?;
+        let (repository, tag) =
+            text.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).ok_or("it has no tag: give REPOSITORY:TAG")?;
         let (host, path) = match repository.split_once('/') {
-            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
-                (Some(first), rest)
-            }
+            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
             _ => (None, repository),
         };
         if let Some(host) = host
@@ -121,10 +112,7 @@ impl std::str::FromStr for Image {
         if tag.is_empty() || tag.len() > 128 || tag.starts_with(['.', '-']) || !tag.bytes().all(of_tag) {
             return Err(format!("{tag:?} is no tag"));
         }
-        Ok(Self {
-            tag: repository.len() + 1,
-            whole: text.to_owned(),
-        })
+        Ok(Self { tag: repository.len() + 1, whole: text.to_owned() })
     }
 }
 
@@ -143,97 +131,82 @@ fn is_path_component(part: &str) -> bool {
     let of_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     part.starts_with(of_name)
         && part.ends_with(of_name)
-        && part
-            .split(of_name)
-            .all(|joint| matches!(joint, "" | "." | "_" | "__") || joint.bytes().all(|b| b == b'-'))
+        && part.split(of_name).all(|joint| matches!(joint, "" | "." | "_" | "__") || joint.bytes().all(|b| b == b'-'))
 }
 
 /// One Kubernetes object as the template states it.
 #[derive(Clone, Debug)]
-pub struct Document(Value);
+pub(crate) struct Document(Value);
 
 impl Document {
     /// For example `Service`.
-    pub fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         self.0["kind"].as_str().unwrap_or_default()
     }
 
     /// `metadata.name`.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.0["metadata"]["name"].as_str().unwrap_or_default()
     }
 
     /// How the API server calls the objects of this kind; the plural is guessed as Kubernetes does.
-    pub fn resource(&self) -> ApiResource {
+    pub(crate) fn resource(&self) -> ApiResource {
         let version = self.0["apiVersion"].as_str().unwrap_or_default();
         // Was parsed when the document was read.
         let version = version.parse().unwrap_or_else(|_: ParseGroupVersionError| GroupVersion::gv("", ""));
         ApiResource::from_gvk(&GroupVersionKind::gvk(&version.group, &version.version, self.kind()))
     }
 
-    /// The object to send, bound to one state of one object if `uid` and `resource_version` are given.
-    pub fn object(&self, uid: Option<&str>, resource_version: Option<&str>) -> Result<DynamicObject> {
+    /// The object to send, bound to one object and one state of it where `bound` names them.
+    pub(crate) fn object(&self, bound: Option<&ObjectMeta>) -> Value {
         let mut value = self.0.clone();
-        let metadata = &mut value["metadata"];
-        if let Some(uid) = uid {
-            metadata["uid"] = uid.into();
+        if let Some(bound) = bound {
+            value["metadata"]["uid"] = bound.uid.clone().into();
+            value["metadata"]["resourceVersion"] = bound.resource_version.clone().into();
         }
-        if let Some(version) = resource_version {
-            metadata["resourceVersion"] = version.into();
-        }
-        let mut object: DynamicObject = serde_json::from_value(value)?;
-        object.types = Some(TypeMeta {
-            api_version: self.resource().api_version,
-            kind: self.kind().to_owned(),
-        });
-        Ok(object)
+        value
     }
 
-    /// States another number of replicas than the template does.
-    pub fn set_replicas(&mut self, replicas: i32) {
+    /// Has an autoscaler's number of replicas applied instead of the template's.
+    pub(crate) fn leave_replicas_at(&mut self, replicas: i32) {
         self.0["spec"]["replicas"] = replicas.into();
-    }
-
-    /// States nothing but what is given, for example an earlier revision.
-    pub fn of(value: Value) -> Self {
-        Self(value)
     }
 }
 
 /// The documents of one commit: exactly one Deployment, and whatever else the template holds.
 #[derive(Clone, Debug)]
-pub struct Documents {
+pub(crate) struct Documents {
     /// The Deployment.
-    pub deployment: Document,
+    pub(crate) deployment: Document,
     /// The others, in the template's order.
-    pub others: Vec<Document>,
+    pub(crate) others: Vec<Document>,
 }
 
 impl Documents {
     /// All of them, the Deployment first.
-    pub fn all(&self) -> impl Iterator<Item = &Document> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Document> {
         std::iter::once(&self.deployment).chain(&self.others)
     }
 
     /// All of them as YAML, the Deployment first.
-    pub fn yaml(&self) -> Result<String> {
+    pub(crate) fn yaml(&self) -> Result<String> {
         let documents: Vec<&Value> = self.all().map(|document| &document.0).collect();
         Ok(serde_saphyr::to_string_multiple(&documents)?)
     }
 
     /// How long the cluster waits for progress before it calls the rollout failed.
-    pub fn progress_deadline(&self) -> Duration {
+    pub(crate) fn progress_deadline(&self) -> Duration {
         let stated = self.deployment.0["spec"]["progressDeadlineSeconds"].as_u64();
         Duration::from_secs(stated.unwrap_or(DEFAULT_PROGRESS_DEADLINE))
     }
 
     /// The namespace that the template binds its documents to, if it does.
-    pub fn namespace(&self) -> Option<&str> {
+    pub(crate) fn namespace(&self) -> Option<&str> {
         self.all().find_map(|document| document.0["metadata"]["namespace"].as_str())
     }
 
     /// Refuses a deadline that the cluster could not keep within `timeout`.
-    pub fn check_deadline(&self, timeout: Duration) -> Result<()> {
+    pub(crate) fn check_deadline(&self, timeout: Duration) -> Result<()> {
         let deadline = self.progress_deadline();
         ensure!(
             deadline < timeout,
@@ -254,9 +227,8 @@ impl Documents {
 ///
 /// # Errors
 /// Whatever makes the template unusable, with line and column where the text is at fault.
-pub fn fill_in(path: &Path, image: &Image, commit: &Commit, change_cause: &str) -> Result<Documents> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the template {}", path.display()))?;
+pub(crate) fn fill_in(path: &Path, image: &Image, commit: &Commit, change_cause: &str) -> Result<Documents> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the template {}", path.display()))?;
     parse(&text, image, commit, change_cause).with_context(|| format!("template {}", path.display()))
 }
 
@@ -269,7 +241,8 @@ fn parse(text: &str, image: &Image, commit: &Commit, change_cause: &str) -> Resu
     let values: Vec<Value> = serde_saphyr::from_multiple(&text).map_err(|error| yaml_error(&error))?;
 
     let mut documents = Vec::new();
-    for (index, value) in values.into_iter().enumerate() {
+    // A separator before the first document, or after the last one, makes an empty one.
+    for (index, value) in values.into_iter().enumerate().filter(|(_, value)| !value.is_null()) {
         let document = Document(value);
         check_shape(&document).with_context(|| format!("document {}", index + 1))?;
         documents.push(document);
@@ -317,17 +290,13 @@ fn yaml_error(error: &serde_saphyr::Error) -> anyhow::Error {
 fn check_shape(document: &Document) -> Result<()> {
     let Document(value) = document;
     ensure!(value.is_object(), "it is no mapping with apiVersion, kind and metadata");
-    for (path, found) in [
-        ("apiVersion", &value["apiVersion"]),
-        ("kind", &value["kind"]),
-        ("metadata.name", &value["metadata"]["name"]),
-    ] {
+    for (path, found) in
+        [("apiVersion", &value["apiVersion"]), ("kind", &value["kind"]), ("metadata.name", &value["metadata"]["name"])]
+    {
         ensure!(found.as_str().is_some_and(|text| !text.is_empty()), "it has no {path}");
     }
     let version = value["apiVersion"].as_str().unwrap_or_default();
-    version
-        .parse::<GroupVersion>()
-        .with_context(|| format!("{version:?} is no apiVersion"))?;
+    version.parse::<GroupVersion>().with_context(|| format!("{version:?} is no apiVersion"))?;
     ensure!(document.kind() != "List", "a List is not understood: separate the documents by `---`");
     Ok(())
 }
@@ -354,8 +323,5 @@ fn annotate(value: &mut Value, key: &str, text: &str) -> Result<()> {
 
 fn entry<'a>(value: &'a mut Value, key: &str) -> Result<&'a mut Map<String, Value>> {
     let map = value.as_object_mut().with_context(|| format!("what should hold {key} is no mapping"))?;
-    map.entry(key)
-        .or_insert_with(|| json!({}))
-        .as_object_mut()
-        .with_context(|| format!("{key} is no mapping"))
+    map.entry(key).or_insert_with(|| json!({})).as_object_mut().with_context(|| format!("{key} is no mapping"))
 }

@@ -1,0 +1,502 @@
+//! The order of work of a rollout: refuse, check, judge, apply, watch, prove; and on failure say why, and go back.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use kube::api::DynamicObject;
+use tokio::time::Instant;
+
+use crate::cluster::{Cluster, Unwritten};
+use crate::order::Order;
+use crate::outcome::{Ending, Outcome};
+use crate::output::{Output, PodReport, RollbackReport, seconds};
+use crate::rollback::{Undone, no_deployment, typed, undo};
+use crate::rollout::{self, Cause, Snapshot, Target, commit_of_template};
+use crate::template::{self, COMMIT, Commit, Documents, Image, short};
+use crate::watch::{End, Followed, follow};
+use crate::{diagnosis, permissions, proof};
+
+/// How often another deployer may write in between before that is no coincidence.
+const ATTEMPTS: usize = 20;
+
+/// What is asked for.
+pub(crate) struct Request {
+    /// The image, its tag the beginning of the commit.
+    pub(crate) image: Image,
+    /// The commit.
+    pub(crate) commit: Commit,
+    /// The file with `<IMAGE>` in it.
+    pub(crate) template: PathBuf,
+    /// How long the rollout may take.
+    pub(crate) timeout: Duration,
+    /// Whether to go back where it fails.
+    pub(crate) rollback: bool,
+    /// Whether to stop before anything is changed.
+    pub(crate) dry_run: bool,
+    /// Whether an older commit is as welcome as a newer one.
+    pub(crate) ignore_order: bool,
+}
+
+/// Reads the template and refuses whatever can be refused without asking anybody.
+pub(crate) fn read(request: &Request, namespace: Option<&str>) -> anyhow::Result<Documents> {
+    request.image.check_tag(&request.commit)?;
+    let documents =
+        template::fill_in(&request.template, &request.image, &request.commit, &change_cause(&request.commit))?;
+    documents.check_deadline(request.timeout)?;
+    if let (Some(asked), Some(stated)) = (namespace, documents.namespace()) {
+        anyhow::ensure!(asked == stated, "the template belongs to namespace {stated} and --namespace is {asked}");
+    }
+    Ok(documents)
+}
+
+/// What `kubectl rollout history` shows: the commit, and the build that deployed it where Jenkins says so.
+pub(crate) fn change_cause(commit: &Commit) -> String {
+    match std::env::var("BUILD_URL") {
+        Ok(url) if !url.is_empty() => format!("commit {}, {url}", commit.as_str()),
+        _ => format!("commit {}", commit.as_str()),
+    }
+}
+
+/// Rolls `documents` out.
+pub(crate) async fn deploy(
+    cluster: &Cluster,
+    request: &Request,
+    mut documents: Documents,
+    output: &Output,
+) -> Result<Ending, Ending> {
+    permissions::check(cluster, &documents, request.rollback).await?;
+    let applied = match apply(cluster, request, &mut documents, output).await? {
+        Some(applied) => applied,
+        None => return Ok(Ending::new(Outcome::Done, "the dry run was accepted, and nothing was changed")),
+    };
+    let name = documents.deployment.name();
+    let followed =
+        follow(cluster, &applied.deployment, &applied.target, applied.since, request.timeout, output).await?;
+    report_pods(&followed, output);
+    match &followed.end {
+        End::Done => {
+            proof::prove(cluster, &followed.assessment.ready, request.commit.as_str(), output).await?;
+            Ok(done(name, request.commit.as_str(), &followed, output))
+        }
+        End::Failed(cause) => {
+            diagnosis::diagnose(cluster, name, cause, &followed.seen, output).await;
+            let after = seconds(applied.since.elapsed());
+            let ending = Ending::new(Outcome::Failed, format!("{}, {after:.1} s after the apply", cause.summary));
+            if request.rollback {
+                return go_back(cluster, name, ending, request.timeout, output).await;
+            }
+            if rollout_has_previous(&followed) {
+                output.record(|report| report.commands.push(("undo", cluster.deployer("rollback", name))));
+            }
+            Err(ending)
+        }
+        End::Superseded(by) => Err(superseded(cluster, name, by, output)),
+        End::TimedOut => Err(timed_out(cluster, name, request.timeout, &followed, output)),
+    }
+}
+
+/// What an apply left behind.
+struct Applied {
+    deployment: Deployment,
+    target: Target,
+    since: Instant,
+}
+
+/// Dry run, guard, apply. None if it is to stop before the apply.
+async fn apply(
+    cluster: &Cluster,
+    request: &Request,
+    documents: &mut Documents,
+    output: &Output,
+) -> Result<Option<Applied>, Ending> {
+    let resource = documents.deployment.resource();
+    let name = documents.deployment.name().to_owned();
+    let autoscaler = cluster.autoscaler(&name).await;
+    let autoscaler = autoscaler.map_err(|error| cluster.ending("list the autoscalers", &error))?;
+    if let Some(autoscaler) = &autoscaler {
+        output.say(&format!("autoscaler {autoscaler} owns the replicas: they stay as they are"));
+    }
+    let mut told = String::new();
+    for attempt in 0..ATTEMPTS {
+        let live = read_live(cluster, documents).await?;
+        let before: Option<Deployment> = live[0].as_ref().map(typed).transpose()?;
+        let standing = judge(cluster, request, before.as_ref(), output)?;
+        if standing != told {
+            let (commit, namespace) = (short(request.commit.as_str()), cluster.namespace());
+            output.say(&format!("deploy {name} {commit} to namespace {namespace}; {standing}"));
+            told = standing;
+        }
+        if let (Some(_), Some(replicas)) = (&autoscaler, before.as_ref().and_then(replicas)) {
+            documents.deployment.leave_replicas_at(replicas);
+        }
+        if attempt == 0 {
+            dry_run(cluster, documents, output).await?;
+        }
+        if request.dry_run {
+            return Ok(None);
+        }
+        let since = Instant::now();
+        output.record(|report| report.changed = true);
+        let written = match cluster.put(&documents.deployment, live[0].as_ref().map(|live| &live.metadata)).await {
+            Ok(written) => written,
+            Err(Unwritten::Stale) => continue, // somebody was faster, or the controller wrote a status
+            Err(Unwritten::Refused(error)) => {
+                return Err(cluster.ending(&format!("apply Deployment {name}"), &error));
+            }
+        };
+        let deployment = typed(&written)?;
+        let generation = before.as_ref().and_then(|before| before.metadata.generation);
+        let target = Target::of(&deployment, generation, cluster.now());
+        for (document, live) in documents.others.iter().zip(&live[1..]) {
+            put_other(cluster, document, live.clone(), &target, &name, output).await?;
+        }
+        let to_replace = before.and_then(|before| before.status).and_then(|status| status.replicas).unwrap_or_default();
+        output.say(&match (target.applied.is_some(), to_replace) {
+            (false, _) => "applied; the Deployment is as it was".to_owned(),
+            (true, 1) => "applied; 1 pod to replace".to_owned(),
+            (true, pods) => format!("applied; {pods} pods to replace"),
+        });
+        return Ok(Some(Applied { deployment, target, since }));
+    }
+    let cause = format!("somebody else keeps writing to {} {name}: {ATTEMPTS} attempts", resource.kind);
+    Err(Ending::new(Outcome::Superseded, cause))
+}
+
+/// What runs now, of every document, the Deployment first.
+async fn read_live(cluster: &Cluster, documents: &Documents) -> Result<Vec<Option<DynamicObject>>, Ending> {
+    let mut live = Vec::new();
+    for document in documents.all() {
+        let found = cluster.live(&document.resource(), document.name()).await;
+        live.push(
+            found.map_err(|error| cluster.ending(&format!("read {} {}", document.kind(), document.name()), &error))?,
+        );
+    }
+    Ok(live)
+}
+
+/// Whether `before` may be replaced by the commit of the request, and how the two stand to each other.
+fn judge(cluster: &Cluster, request: &Request, before: Option<&Deployment>, output: &Output) -> Result<String, Ending> {
+    let Some(before) = before else { return Ok(Order::First.to_string()) };
+    let name = before.name_any();
+    if before.spec.as_ref().and_then(|spec| spec.paused) == Some(true) {
+        let resume = cluster.kubectl(&format!("rollout resume deployment/{name}"));
+        return Err(Ending::new(
+            Outcome::Invalid,
+            format!("Deployment {name} is paused, nothing would be rolled out: {resume}"),
+        ));
+    }
+    let live = commit_of_template(before);
+    output.record(|report| report.previous_commit = live.map(str::to_owned));
+    let order = Order::of(live, request.commit.as_str(), Path::new("."));
+    match &order {
+        Order::Refused(reason) if request.ignore_order => output.warn(&format!("the order is ignored: {reason}")),
+        Order::Refused(reason) => return Err(Ending::new(Outcome::NotNewer, reason.clone())),
+        Order::Unlabelled => output.warn(&order.to_string()),
+        Order::First | Order::Same | Order::Newer(_) => {}
+    }
+    Ok(match (&order, live) {
+        (Order::Newer(_), Some(live)) => format!("{} runs there, {order}", short(live)),
+        (Order::Refused(_), Some(live)) => format!("{} runs there", short(live)),
+        _ => order.to_string(),
+    })
+}
+
+fn replicas(deployment: &Deployment) -> Option<i32> {
+    deployment.spec.as_ref()?.replicas
+}
+
+async fn dry_run(cluster: &Cluster, documents: &Documents, output: &Output) -> Result<(), Ending> {
+    let mut accepted = Vec::new();
+    for document in documents.all() {
+        let (kind, name) = (document.kind(), document.name());
+        let conflicts = cluster.dry_run(document).await;
+        let conflicts = conflicts.map_err(|error| {
+            Ending::new(
+                Outcome::Rejected,
+                format!("the dry run of {kind} {name} was refused: {}", cluster.explain(&error)),
+            )
+        })?;
+        for conflict in conflicts {
+            output.say(&format!("{kind} {name}: {} is taken over from {}", conflict.field, conflict.manager));
+        }
+        accepted.push(format!("{kind} {name}"));
+    }
+    output.say(&format!("dry run accepted: {}", accepted.join(", ")));
+    Ok(())
+}
+
+/// Writes a document that goes with the Deployment, for as long as the Deployment is the one that was applied: of two
+/// deployers at once, the one that lost it leaves the rest to the other.
+async fn put_other(
+    cluster: &Cluster,
+    document: &template::Document,
+    mut live: Option<DynamicObject>,
+    target: &Target,
+    deployment: &str,
+    output: &Output,
+) -> Result<(), Ending> {
+    let (kind, name) = (document.kind(), document.name());
+    let trouble = |error: &kube::Error| {
+        let mut ending = cluster.ending(&format!("apply {kind} {name}, the Deployment is applied"), error);
+        ending.cause = format!("{}; run the same again", ending.cause);
+        ending
+    };
+    for _ in 0..ATTEMPTS {
+        match cluster.put(document, live.as_ref().map(|live| &live.metadata)).await {
+            Ok(_) => return Ok(()),
+            Err(Unwritten::Stale) => {}
+            Err(Unwritten::Refused(error)) => return Err(trouble(&error)),
+        }
+        let resource = kube::api::ApiResource::erase::<Deployment>(&());
+        let now = cluster.live(&resource, deployment).await.map_err(|error| trouble(&error))?;
+        let now = now.as_ref().map(typed).transpose()?;
+        let Some(now) = now.filter(|now| now.metadata.uid.as_ref() == Some(&target.uid)) else {
+            let cause = "the Deployment was deleted while its rollout was going on";
+            return Err(Ending::new(Outcome::Failed, cause));
+        };
+        if let Some(by) = rollout::superseded(target, &now) {
+            return Err(superseded(cluster, deployment, &by, output));
+        }
+        live = cluster.live(&document.resource(), name).await.map_err(|error| trouble(&error))?;
+    }
+    let cause = format!("somebody else keeps writing to {kind} {name}: {ATTEMPTS} attempts");
+    Err(Ending::new(Outcome::Superseded, cause))
+}
+
+fn superseded(cluster: &Cluster, name: &str, by: &str, output: &Output) -> Ending {
+    output.record(|report| report.commands.push(("look", cluster.deployer("status", name))));
+    Ending::new(Outcome::Superseded, format!("{by} was applied meanwhile, and its rollout goes on"))
+}
+
+fn done(name: &str, commit: &str, followed: &Followed, output: &Output) -> Ending {
+    let (serving, replaced) = output.noted(|report| (report.serving_after_s, report.replaced_after_s));
+    let times = format!(
+        "serving after {:.1} s, replaced after {:.1} s",
+        serving.unwrap_or_default(),
+        replaced.unwrap_or_default()
+    );
+    let commit = short(commit);
+    Ending::new(
+        Outcome::Done,
+        match followed.assessment.wanted {
+            0 => format!("{name} {commit} is applied and replicas is 0: nobody is served"),
+            1 => format!("{name} {commit} serves on 1 pod ({times})"),
+            pods => format!("{name} {commit} serves on {pods} pods ({times})"),
+        },
+    )
+}
+
+fn timed_out(cluster: &Cluster, name: &str, timeout: Duration, followed: &Followed, output: &Output) -> Ending {
+    let assessment = &followed.assessment;
+    output.record(|report| {
+        report.commands.push(("look", cluster.deployer("status", name)));
+        report.commands.push(("look", cluster.kubectl(&format!("describe deployment {name}"))));
+    });
+    Ending::new(
+        Outcome::Unfinished,
+        format!(
+            "not ended within {} s: {} of {} new pods available, {} old pods to go; the rollout goes on by itself",
+            timeout.as_secs(),
+            assessment.available.len(),
+            assessment.wanted,
+            assessment.old
+        ),
+    )
+}
+
+fn rollout_has_previous(followed: &Followed) -> bool {
+    let deployment = followed.seen.deployment.as_deref();
+    deployment.is_some_and(|deployment| rollout::previous(deployment, &followed.seen.replica_sets).is_some())
+}
+
+/// Notes which pods there are at the end, and what serves.
+fn report_pods(followed: &Followed, output: &Output) {
+    let (seen, wanted) = (&followed.seen, followed.assessment.wanted);
+    output.record(|report| {
+        report.pods = pods(seen);
+        report.serves_now = Some(serves_now(seen, wanted));
+        let ready: usize = rollout::serving(&seen.pods).iter().map(|(_, count)| count).sum();
+        let wanted = usize::try_from(wanted).unwrap_or_default();
+        if matches!(followed.end, End::Failed(_)) && wanted > 0 && followed.fewest_ready >= wanted && ready >= wanted {
+            report.serves_now = report.serves_now.take().map(|serves| format!("{serves}; there were never fewer"));
+        }
+    });
+}
+
+/// The pods that are not over, by name.
+pub(crate) fn pods(seen: &Snapshot) -> Vec<PodReport> {
+    let live = seen.pods.iter().filter(|pod| !rollout::is_over(pod));
+    let mut pods: Vec<PodReport> = live
+        .map(|pod: &Arc<Pod>| PodReport {
+            name: pod.name_any(),
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            ready: rollout::is_ready(pod),
+            commit: pod.annotations().get(COMMIT).cloned(),
+        })
+        .collect();
+    pods.sort_by(|a, b| a.name.cmp(&b.name));
+    pods
+}
+
+/// For example `81be09aa43f1 on 3 of 3 pods`.
+pub(crate) fn serves_now(seen: &Snapshot, wanted: i32) -> String {
+    let serving = rollout::serving(&seen.pods);
+    if serving.is_empty() {
+        return "nothing: no pod is ready".to_owned();
+    }
+    let parts = serving.iter().map(|(commit, count)| format!("{} on {count} of {wanted} pods", short(commit)));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// Puts the revision before back after a failure. The failure stays one.
+async fn go_back(
+    cluster: &Cluster,
+    name: &str,
+    failure: Ending,
+    timeout: Duration,
+    output: &Output,
+) -> Result<Ending, Ending> {
+    let note = |outcome, commit: Option<&str>, cause: Option<String>| {
+        let commit = commit.map(str::to_owned);
+        output.record(|report| report.rollback = Some(RollbackReport { outcome, commit, cause }));
+    };
+    let broken =
+        |why: &str| Ending::new(Outcome::Broken, format!("{}; and going back failed, too: {why}", failure.cause));
+    output.say(&format!("failed: {}", failure.cause));
+    let undone = match undo(cluster, name).await {
+        Ok(Some(undone)) => undone,
+        Ok(None) => {
+            note("none", None, Some("there is no earlier revision to go back to: nothing was changed".to_owned()));
+            return Err(failure);
+        }
+        Err(ending) => {
+            note("failed", None, Some(ending.cause.clone()));
+            return Err(broken(&ending.cause));
+        }
+    };
+    let commit = undone.commit.as_deref();
+    match follow_back(cluster, &undone, timeout, output).await {
+        Ok(followed) => {
+            report_pods(&followed, output);
+            if let End::Done = followed.end {
+                note("done", commit, None);
+                return Err(failure);
+            }
+            let why = why_not(&followed, timeout);
+            note("failed", commit, Some(why.clone()));
+            Err(broken(&why))
+        }
+        Err(ending) => {
+            note("failed", commit, Some(ending.cause.clone()));
+            Err(broken(&ending.cause))
+        }
+    }
+}
+
+async fn follow_back(
+    cluster: &Cluster,
+    undone: &Undone,
+    timeout: Duration,
+    output: &Output,
+) -> Result<Followed, Ending> {
+    let commit = undone.commit.as_deref().map_or("the revision before, which says no commit", short);
+    output.say(&format!("going back to {commit}"));
+    follow(cluster, &undone.deployment, &undone.target, Instant::now(), timeout, output).await
+}
+
+fn why_not(followed: &Followed, timeout: Duration) -> String {
+    match &followed.end {
+        End::Done => String::new(),
+        End::Failed(cause) => cause.summary.clone(),
+        End::Superseded(by) => format!("{by} was applied meanwhile"),
+        End::TimedOut => format!("not ended within {} s", timeout.as_secs()),
+    }
+}
+
+/// `deployer rollback`: the revision before, because a person says so.
+pub(crate) async fn roll_back(
+    cluster: &Cluster,
+    name: &str,
+    timeout: Duration,
+    output: &Output,
+) -> Result<Ending, Ending> {
+    let since = Instant::now();
+    let Some(undone) = undo(cluster, name).await? else {
+        let cause = format!("Deployment {name} has no earlier revision to go back to: nothing was changed");
+        return Err(Ending::new(Outcome::Failed, cause));
+    };
+    let commit = undone.commit.clone();
+    output.record(|report| {
+        report.changed = true;
+        report.commit.clone_from(&commit);
+        report.image = undone.target.images.first().cloned();
+    });
+    let followed = follow_back(cluster, &undone, timeout, output).await?;
+    report_pods(&followed, output);
+    match &followed.end {
+        End::Done => {
+            if let Some(commit) = &commit {
+                proof::prove(cluster, &followed.assessment.ready, commit, output).await?;
+            }
+            let now = commit.as_deref().map_or("the revision before", short);
+            let after = seconds(since.elapsed());
+            Ok(Ending::new(Outcome::Done, format!("{name} went back to {now} ({after:.1} s)")))
+        }
+        End::Failed(cause) => {
+            diagnosis::diagnose(cluster, name, cause, &followed.seen, output).await;
+            Err(Ending::new(Outcome::Failed, format!("going back failed: {}", cause.summary)))
+        }
+        End::Superseded(by) => Err(superseded(cluster, name, by, output)),
+        End::TimedOut => Err(timed_out(cluster, name, timeout, &followed, output)),
+    }
+}
+
+/// `deployer status`: what serves now, and whether its rollout is done.
+pub(crate) async fn status(cluster: &Cluster, name: &str, output: &Output) -> Result<Ending, Ending> {
+    let resource = kube::api::ApiResource::erase::<Deployment>(&());
+    let live = cluster.live(&resource, name).await;
+    let live = live.map_err(|error| cluster.ending(&format!("read Deployment {name}"), &error))?;
+    let Some(deployment) = live.as_ref().map(typed).transpose()? else {
+        return Err(Ending::new(Outcome::Failed, no_deployment(cluster, name)));
+    };
+    let target = Target::of(&deployment, deployment.metadata.generation, cluster.now());
+    let seen =
+        cluster.snapshot(deployment).await.map_err(|error| cluster.ending("list ReplicaSets and pods", &error))?;
+    let assessment = rollout::assess(&target, &seen, cluster.now());
+    let commit = target.commit.as_deref();
+    output.record(|report| {
+        report.commit = target.commit.clone();
+        report.image = target.images.first().cloned();
+        report.pods = pods(&seen);
+        report.serves_now = Some(serves_now(&seen, assessment.wanted));
+    });
+    let revision = commit.map_or("a revision without a commit", short);
+    for warning in &assessment.warnings {
+        output.warn(&warning.text);
+    }
+    match &assessment.verdict {
+        rollout::Verdict::Done => Ok(Ending::new(Outcome::Done, format!("{name} {revision} is rolled out"))),
+        rollout::Verdict::Failed(cause) => {
+            failed_status(cluster, name, cause, &seen, output).await;
+            Err(Ending::new(Outcome::Failed, format!("the rollout of {revision} fails: {}", cause.summary)))
+        }
+        _ => Err(Ending::new(
+            Outcome::Unfinished,
+            format!(
+                "the rollout of {revision} is going on: {} of {} new pods available, {} old pods to go",
+                assessment.available.len(),
+                assessment.wanted,
+                assessment.old
+            ),
+        )),
+    }
+}
+
+async fn failed_status(cluster: &Cluster, name: &str, cause: &Cause, seen: &Snapshot, output: &Output) {
+    diagnosis::diagnose(cluster, name, cause, seen, output).await;
+    output.record(|report| report.commands.push(("undo", cluster.deployer("rollback", name))));
+}

@@ -1,0 +1,135 @@
+//! Who owns which field of an object, as server-side apply keeps the books.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+use kube::core::Status;
+use serde_json::Value;
+
+/// The name under which this program applies.
+pub(crate) const MANAGER: &str = "deployer";
+
+/// What `kubectl apply` calls itself where it computes the change by itself.
+const CLIENT_SIDE_APPLY: &str = "kubectl-client-side-apply";
+
+/// A field that somebody else has set to another value than the template states.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    /// For example `.spec.replicas`.
+    pub(crate) field: String,
+    /// For example `kubectl-edit`.
+    pub(crate) manager: String,
+}
+
+/// What an apply without force was refused for. Fields that this program wrote by other means than apply are no
+/// conflict; they are migrated, see [`migrated`].
+pub(crate) fn conflicts(status: &Status) -> Vec<Conflict> {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes
+        .filter(|cause| cause.reason == "FieldManagerConflict")
+        .map(|cause| Conflict {
+            field: cause.field.clone(),
+            // conflict with "NAME" using apps/v1
+            manager: cause.message.split('"').nth(1).unwrap_or("somebody").to_owned(),
+        })
+        .filter(|conflict| conflict.manager != MANAGER)
+        .collect()
+}
+
+/// The books with everything that is left of client-side apply, and of this program's own creating and going back,
+/// entered as applied by this program, so that a field which the template no longer states goes away with it.
+/// None if there is nothing to migrate.
+pub(crate) fn migrated(entries: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
+    let is_left = |entry: &ManagedFieldsEntry| {
+        entry.operation.as_deref() == Some("Update")
+            && entry.subresource.as_deref().is_none_or(str::is_empty)
+            && matches!(entry.manager.as_deref(), Some(CLIENT_SIDE_APPLY | MANAGER))
+    };
+    let is_ours = |entry: &ManagedFieldsEntry| {
+        entry.operation.as_deref() == Some("Apply") && entry.manager.as_deref() == Some(MANAGER)
+    };
+    let (left, mut rest): (Vec<_>, Vec<_>) = entries.iter().cloned().partition(is_left);
+    let mut left = left.into_iter();
+    let first = left.next()?;
+    let mut ours = match rest.iter().position(is_ours) {
+        Some(at) => {
+            let mut ours = rest.remove(at);
+            unite(&mut ours.fields_v1, first.fields_v1);
+            ours
+        }
+        None => ManagedFieldsEntry { manager: Some(MANAGER.to_owned()), operation: Some("Apply".to_owned()), ..first },
+    };
+    for entry in left {
+        unite(&mut ours.fields_v1, entry.fields_v1);
+    }
+    rest.push(ours);
+    Some(rest)
+}
+
+fn unite(into: &mut Option<FieldsV1>, more: Option<FieldsV1>) {
+    match (into, more) {
+        (Some(FieldsV1(into)), Some(FieldsV1(more))) => merge(into, more),
+        (into @ None, more) => *into = more,
+        (Some(_), None) => {}
+    }
+}
+
+fn merge(into: &mut Value, more: Value) {
+    let Value::Object(more) = more else { return };
+    if let Value::Object(into) = into {
+        for (key, value) in more {
+            match into.get_mut(&key) {
+                Some(held) => merge(held, value),
+                None => drop(into.insert(key, value)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn books(entries: &Value) -> Vec<ManagedFieldsEntry> {
+        serde_json::from_value(entries.clone()).unwrap()
+    }
+
+    fn entry(manager: &str, operation: &str, fields: &Value) -> Value {
+        json!({"manager": manager, "operation": operation, "apiVersion": "apps/v1", "fieldsType": "FieldsV1", "fieldsV1": fields})
+    }
+
+    #[test]
+    fn what_client_side_apply_and_our_own_updates_own_becomes_ours_and_nothing_else_does() {
+        let (a, b, ab) =
+            (json!({"f:spec": {"f:a": {}}}), json!({"f:spec": {"f:b": {}}}), json!({"f:spec": {"f:a": {}, "f:b": {}}}));
+        for (what, before, after) in [
+            ("nothing", json!([]), None),
+            ("only ours", json!([entry("deployer", "Apply", &a)]), None),
+            ("a person's edit stays", json!([entry("kubectl-edit", "Update", &a)]), None),
+            (
+                "client-side apply",
+                json!([entry("kubectl-client-side-apply", "Update", &a)]),
+                Some(json!([entry("deployer", "Apply", &a)])),
+            ),
+            (
+                "beside ours",
+                json!([entry("deployer", "Apply", &a), entry("kubectl-client-side-apply", "Update", &b)]),
+                Some(json!([entry("deployer", "Apply", &ab)])),
+            ),
+            (
+                "created by us, edited by a person",
+                json!([entry("deployer", "Update", &a), entry("kubectl-edit", "Update", &b)]),
+                Some(json!([entry("kubectl-edit", "Update", &b), entry("deployer", "Apply", &a)])),
+            ),
+        ] {
+            assert_eq!(migrated(&books(&before)), after.map(|after| books(&after)), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_status_of_a_controller_is_never_migrated() {
+        let mut status = entry("deployer", "Update", &json!({}));
+        status["subresource"] = "status".into();
+        assert_eq!(migrated(&books(&json!([status]))), None);
+    }
+}
