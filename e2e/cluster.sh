@@ -1,0 +1,378 @@
+#!/usr/bin/env bash
+# A real Kubernetes on one Linux machine: etcd, API server, controllers, scheduler, and two nodes, each a network
+# namespace with its own containerd, kubelet and kube-proxy; a registry, a Docker engine, and an HAProxy where AWS has
+# its Network Load Balancer. It needs root, Go and Debian's packages, and no network once the binaries are built.
+#
+#   cluster.sh packages                   installs what is missing (Debian, Ubuntu)
+#   cluster.sh binaries                   builds Kubernetes, once, in about 6 minutes
+#   cluster.sh run COMMAND [ARG...]       runs COMMAND inside a fresh cluster, and nothing is left of the cluster when it ends
+#   cluster.sh shell                      a shell inside a fresh cluster
+#   cluster.sh load-balancer PORT HEALTH  inside: HAProxy on $EDGE:80 for a Service's nodePort and healthCheckNodePort,
+#                                         asking each node every $INTERVAL (10s) and moving it after two equal answers
+#   cluster.sh restart NAME               inside: a component that was ended, `apiserver` for example
+#
+# COMMAND finds KUBECONFIG, DOCKER_HOST, kubectl on PATH, the registry at $HOST:5000, the visitors' network namespace
+# `edge`, and in $RUN each component's NAME.log and NAME.pid. Clusters can run side by side.
+# RuntimeClass wasmtime-spin-v2 is Spin's own shim where that is on PATH, else spin-runtime beside this file.
+set -euo pipefail
+
+KUBERNETES=1.34.4 ETCD=3.6.4 # the etcd whose client this Kubernetes requires, so that one go.mod serves both
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/request-info/kubernetes-$KUBERNETES
+BIN=$CACHE/bin
+SELF=$(realpath "$0")
+HOST=10.89.0.1 EDGE=10.89.0.100
+declare -A ADDRESS=([node-a]=10.89.0.11 [node-b]=10.89.0.12)
+declare -A PODS=([node-a]=10.244.1.0/24 [node-b]=10.244.2.0/24)
+
+# What is called, and the package that brings it. /usr/sbin is not on every user's PATH.
+PATH=$PATH:/usr/sbin:/sbin
+declare -A PACKAGE=([containerd]=containerd [runc]=runc [dockerd]=docker.io [docker]=docker.io [docker-registry]=docker-registry
+  [iptables]=iptables [conntrack]=conntrack [haproxy]=haproxy [ip]=iproute2 [openssl]=openssl [curl]=curl [jq]=jq
+  [cc]=gcc [unshare]=util-linux [/usr/lib/cni/ptp]=containernetworking-plugins)
+
+die() { echo "cluster.sh: $*" >&2; exit 1; }
+
+missing() { # the packages that are not there yet
+  local called
+  for called in "${!PACKAGE[@]}"; do type -P "$called" >/dev/null || echo "${PACKAGE[$called]}"; done | sort -u
+}
+
+packages() {
+  local missing
+  mapfile -t missing < <(missing)
+  [ ${#missing[@]} -gt 0 ] || return 0
+  [ "$(id -u)" = 0 ] || die "packages are installed by root: sudo $0 packages"
+  echo "cluster.sh: installing ${missing[*]}; this takes a minute" >&2
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -qq "${missing[@]}" >/dev/null
+}
+
+# k8s.io/kubernetes replaces its staging modules by paths; a module that requires it must pin them itself.
+binaries() (
+  [ ! -d "$BIN" ] || exit 0
+  type -P go >/dev/null || die "Kubernetes is built from its Go modules, and there is no go on PATH: install Go 1.24 or newer"
+  mkdir -p "$CACHE"
+  exec 9>"$CACHE/lock"
+  flock 9
+  [ ! -d "$BIN" ] || exit 0 # another one built it meanwhile
+  echo "cluster.sh: building Kubernetes $KUBERNETES and etcd $ETCD from their Go modules, once; about 6 minutes on two cores" >&2
+  local build go_mod minor=${KUBERNETES#*.} name version=k8s.io/component-base/version
+  build=$(mktemp -d "$CACHE/build.XXXXXX")
+  trap 'rm -rf "$build"' EXIT
+  trap 'exit 1' INT TERM
+  cd "$build"
+  printf 'module kubernetes\n\ngo 1.24.0\n' >go.mod
+  go_mod=$(go mod download -json "k8s.io/kubernetes@v$KUBERNETES" | sed -n 's/.*"GoMod": "\(.*\)".*/\1/p')
+  {
+    printf 'require (\n\tk8s.io/kubernetes v%s\n\tgo.etcd.io/etcd/server/v3 v%s\n)\n\nreplace (\n' "$KUBERNETES" "$ETCD"
+    sed -n 's/^\t*\(k8s.io\/[^ ]*\) => .\/staging.*/\1/p' "$go_mod" | sort -u | while read -r name; do
+      printf '\t%s => %s v0.%s\n' "$name" "$name" "$minor"
+    done
+    printf ')\n\ntool (\n\tgo.etcd.io/etcd/server/v3\n'
+    printf '\tk8s.io/kubernetes/cmd/%s\n' kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl
+    printf ')\n'
+  } >>go.mod
+  go mod tidy >tidy.log 2>&1 || { cat tidy.log >&2; die "the Go modules of Kubernetes could not be had; is the module proxy reachable?"; }
+  CGO_ENABLED=0 go build -trimpath -o built/ \
+    -ldflags "-s -w -X $version.gitVersion=v$KUBERNETES -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*}" tool
+  mv built/server built/etcd
+  mv built "$BIN"
+)
+
+start() { # start NAME NETNS COMMAND…: in the background, its id and its log in $RUN
+  local name=$1 netns=$2 enter=()
+  shift 2
+  [ "$netns" = - ] || enter=(nsenter "--net=/run/netns/$netns") # not `ip netns exec`: that hides the cgroup mounts
+  printf '%q ' "${enter[@]}" "$@" >"$RUN/$name.command"
+  restart "$name"
+}
+
+restart() { # restart NAME: with the command it was started with
+  local words
+  eval "words=($(cat "$RUN/$1.command"))"
+  setsid "${words[@]}" >>"$RUN/$1.log" 2>&1 </dev/null &
+  echo $! >"$RUN/$1.pid"
+}
+
+await() { # await NAME COMMAND…: until it succeeds, for 60 s at most; then NAME's log says why it did not
+  local name=$1 deadline=$((SECONDS + 60))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    if [ $SECONDS -ge $deadline ]; then
+      tail -20 "$RUN/$name.log" >&2
+      die "$name did not come up within 60 s; above is the end of its log"
+    fi
+    sleep .1
+  done
+}
+
+kubeconfig() { # kubeconfig USER: its token is its name
+  cat >"$RUN/$1.kubeconfig" <<X
+apiVersion: v1
+kind: Config
+clusters: [{name: bed, cluster: {server: "https://$HOST:6443", certificate-authority: $RUN/certs/apiserver.crt}}]
+users: [{name: $1, user: {token: $1}}]
+contexts: [{name: bed, context: {cluster: bed, user: $1}}]
+current-context: bed
+X
+}
+
+network() {
+  local name node other
+  ip link add rq0 type bridge
+  ip addr add $HOST/24 dev rq0
+  ip link set rq0 up
+  for name in node-a node-b edge; do
+    ip netns add $name
+    ip link add "rq-$name" type veth peer name eth0 netns $name
+    ip link set "rq-$name" master rq0 up
+    ip -n $name addr add "${ADDRESS[$name]:-$EDGE}/24" dev eth0
+    ip -n $name link set eth0 up
+    ip -n $name link set lo up
+    ip -n $name route add default via $HOST
+    nsenter --net=/run/netns/$name sysctl -qw net.ipv4.ip_forward=1
+  done
+  for node in node-a node-b; do
+    ip route add "${PODS[$node]}" via "${ADDRESS[$node]}"
+    for other in node-a node-b; do
+      [ $node = $other ] || ip -n $node route add "${PODS[$other]}" via "${ADDRESS[$other]}"
+    done
+  done
+}
+
+# A lost node is noticed after 20 s and its pods are given up 5 s later, instead of 50 s and 5 min.
+control_plane() {
+  local user
+  openssl genrsa -out "$RUN/sa.key" 2048 2>/dev/null
+  openssl rsa -in "$RUN/sa.key" -pubout -out "$RUN/sa.pub" 2>/dev/null
+  cat >"$RUN/tokens.csv" <<X
+admin,admin,1,"system:masters"
+manager,system:kube-controller-manager,2
+scheduler,system:kube-scheduler,3
+proxy,system:kube-proxy,4
+node-a,system:node:node-a,5,"system:nodes"
+node-b,system:node:node-b,6,"system:nodes"
+X
+  start etcd - etcd --data-dir "$RUN/etcd" --unsafe-no-fsync=true \
+    --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
+    --listen-peer-urls http://127.0.0.1:2380
+  start apiserver - kube-apiserver --etcd-servers=http://127.0.0.1:2379 --cert-dir="$RUN/certs" \
+    --bind-address=$HOST --advertise-address=$HOST --service-cluster-ip-range=10.96.0.0/16 \
+    --service-account-key-file="$RUN/sa.pub" --service-account-signing-key-file="$RUN/sa.key" \
+    --service-account-issuer=https://kubernetes.default.svc --authorization-mode=Node,RBAC \
+    --token-auth-file="$RUN/tokens.csv" --allow-privileged=true --kubelet-preferred-address-types=InternalIP \
+    --default-not-ready-toleration-seconds=5 --default-unreachable-toleration-seconds=5
+  for user in admin manager scheduler proxy node-a node-b; do kubeconfig $user; done
+}
+
+controllers() {
+  await apiserver kubectl get --raw /readyz
+  start manager - kube-controller-manager --kubeconfig="$RUN/manager.kubeconfig" --leader-elect=false \
+    --bind-address=127.0.0.1 --use-service-account-credentials --service-account-private-key-file="$RUN/sa.key" \
+    --root-ca-file="$RUN/certs/apiserver.crt" --node-monitor-period=1s --node-monitor-grace-period=20s
+  start scheduler - kube-scheduler --kubeconfig="$RUN/scheduler.kubeconfig" --leader-elect=false --bind-address=127.0.0.1
+}
+
+registry_and_docker() {
+  printf 'version: 0.1\nstorage: {filesystem: {rootdirectory: %s/registry}, delete: {enabled: true}}\nhttp: {addr: "%s:5000"}\n' \
+    "$RUN" $HOST >"$RUN/registry.yaml"
+  start registry - docker-registry serve "$RUN/registry.yaml"
+  start dockerd - dockerd --data-root "$RUN/docker" --exec-root "$RUN/docker-exec" -H "$DOCKER_HOST" --pidfile "$RUN/docker.pid" \
+    --iptables=false --bridge=none --cgroup-parent "/$CGROUP/docker" --insecure-registry $HOST:5000
+}
+
+pause_image() { # the pod sandbox's image, made here because no public registry is reached
+  local context=$RUN/pause
+  mkdir "$context"
+  printf '#include <unistd.h>\nint main(void) { for (;;) pause(); }\n' | cc -static -O2 -x c -o "$context/pause" -
+  printf 'FROM scratch\nCOPY pause /pause\nENTRYPOINT ["/pause"]\n' >"$context/Dockerfile"
+  await dockerd docker version
+  docker build -q -t localhost/pause:1 "$context" >/dev/null 2>"$RUN/pause.log" || { cat "$RUN/pause.log" >&2; die "docker built no pause image"; }
+  docker save -o "$RUN/pause.tar" localhost/pause:1
+}
+
+cgroups() { # the nodes' own, in every hierarchy of cgroup v1 or in the one tree of v2
+  local name tree file controllers
+  if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+    mkdir -p "/sys/fs/cgroup/$CGROUP"
+    read -ra controllers </sys/fs/cgroup/cgroup.controllers
+    for tree in /sys/fs/cgroup "/sys/fs/cgroup/$CGROUP"; do
+      echo "${controllers[@]/#/+}" >"$tree/cgroup.subtree_control" || die "$tree/cgroup.subtree_control cannot be written: run it outside a container, or in one with --cgroupns=host"
+    done
+    mkdir -p "/sys/fs/cgroup/$CGROUP/"{node-a,node-b}
+    return
+  fi
+  for tree in /sys/fs/cgroup/*/; do
+    [ -e "$tree/cgroup.procs" ] || continue
+    mkdir -p "$tree/$CGROUP/"{node-a,node-b}
+    for file in cpuset.cpus cpuset.mems; do # v1 leaves these empty in a new group, and nothing starts in it then
+      [ -e "$tree/$file" ] || continue
+      for name in "$CGROUP" "$CGROUP/node-a" "$CGROUP/node-b"; do cat "$tree/$file" >"$tree/$name/$file"; done
+    done
+  done
+}
+
+container_runtime() {
+  local name=$1 state=$RUN/$1
+  mkdir -p "$state/cni"
+  cat >"$state/cni/10-pods.conflist" <<X
+{"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "ptp", "ipam": {"type": "host-local",
+ "dataDir": "$state/ipam", "ranges": [[{"subnet": "${PODS[$name]}"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
+X
+  local spin_handler='runtime_type = "io.containerd.spin.v2"'
+  type -P containerd-shim-spin-v2 >/dev/null || spin_handler="runtime_type = \"io.containerd.runc.v2\"
+  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.spin-v2.options]
+    BinaryName = \"$(dirname "$SELF")/spin-runtime\""
+  # restrict_oom_score_adj: without CAP_SYS_RESOURCE runc may not lower it and dies with "can't get final child's PID"
+  cat >"$state/containerd.toml" <<X
+version = 2
+root = "$state/containerd"
+state = "$state/state"
+[grpc]
+  address = "$state/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "localhost/pause:1"
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "$state/cni"
+  [plugins."io.containerd.grpc.v1.cri".registry.mirrors."$HOST:5000"]
+    endpoint = ["http://$HOST:5000"]
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.spin-v2]
+    $spin_handler
+X
+  cat >"$state/kubelet.yaml" <<X
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
+authorization: {mode: AlwaysAllow}
+containerRuntimeEndpoint: unix://$state/containerd.sock
+address: ${ADDRESS[$name]}
+cgroupDriver: cgroupfs
+cgroupRoot: /$CGROUP/$name
+failCgroupV1: false
+failSwapOn: false
+localStorageCapacityIsolation: false
+makeIPTablesUtilChains: false
+enforceNodeAllocatable: []
+imageGCHighThresholdPercent: 100
+evictionHard: {memory.available: 50Mi}
+nodeLeaseDurationSeconds: 10
+clusterDNS: [10.96.0.10]
+X
+  start "containerd-$name" "$name" containerd -c "$state/containerd.toml"
+}
+
+node() {
+  local name=$1 state=$RUN/$1
+  await "containerd-$name" ctr -a "$state/containerd.sock" version
+  ctr -a "$state/containerd.sock" -n k8s.io images import "$RUN/pause.tar" >/dev/null
+  start "kubelet-$name" "$name" kubelet --config="$state/kubelet.yaml" --kubeconfig="$RUN/$name.kubeconfig" \
+    --root-dir="$state/kubelet" --cert-dir="$state/pki" --hostname-override="$name" --node-ip="${ADDRESS[$name]}"
+  start "proxy-$name" "$name" kube-proxy --kubeconfig="$RUN/proxy.kubeconfig" --hostname-override="$name" --proxy-mode=iptables \
+    --cluster-cidr=10.244.0.0/16 --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
+}
+
+load_balancer() { # load_balancer NODEPORT HEALTHCHECKNODEPORT
+  local name
+  cat >"$RUN/haproxy.cfg" <<X
+defaults
+  mode tcp
+  timeout connect 2s
+  retries 0
+  timeout client 60s
+  timeout server 60s
+frontend web
+  bind $EDGE:80
+  default_backend nodes
+backend nodes
+  balance roundrobin
+  option httpchk GET /healthz
+$(for name in node-a node-b; do echo "  server $name ${ADDRESS[$name]}:$1 check port $2 inter ${INTERVAL:-10s} fall 2 rise 2"; done)
+X
+  start haproxy edge haproxy -W -db -f "$RUN/haproxy.cfg"
+}
+
+cluster() { # inside the namespaces, as their first process: when it ends, the kernel ends whatever runs in them
+  local name
+  export HOST EDGE KUBECONFIG=$RUN/admin.kubeconfig DOCKER_HOST=unix://$RUN/docker.sock DOCKER_BUILDKIT=0 PATH=$BIN:$PATH TMPDIR=$RUN/tmp
+  mkdir "$TMPDIR"
+  mount -t tmpfs tmpfs /run # /run/netns and /run/containerd are this cluster's alone
+  mount --make-rshared /
+  ip link set lo up
+  network
+  cgroups
+  control_plane # first, because it takes the longest
+  registry_and_docker
+  for name in node-a node-b; do container_runtime $name; done
+  pause_image
+  controllers
+  for name in node-a node-b; do node $name; done
+  kubectl create -f - >/dev/null <<<'{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "wasmtime-spin-v2"}, "handler": "spin-v2"}'
+  await registry curl -sf http://$HOST:5000/v2/
+  for name in node-a node-b; do
+    await "kubelet-$name" kubectl wait --for=condition=Ready node/$name --timeout=1s
+  done
+  await manager kubectl get serviceaccount default # without it no pod is admitted
+  "$@"
+}
+
+run() {
+  [ $# -gt 0 ] || die "run what? $0 run COMMAND [ARG...]"
+  [ "$(id -u)" = 0 ] || die "nodes need network namespaces, mounts and cgroups, and those need root: sudo -E $0 run $*"
+  local missing
+  mapfile -t missing < <(missing)
+  [ ${#missing[@]} = 0 ] || die "not installed: ${missing[*]}; \`$0 packages\` installs them"
+  unshare --mount --net --pid --fork true 2>/dev/null || die "this root may not make namespaces: use a virtual machine, or a container with --privileged"
+  binaries
+  RUN=$(mktemp -d /var/tmp/request-info.XXXXXX) # not on a tmpfs: overlayfs wants a real file system below it
+  CGROUP=${RUN##*/}
+  export RUN CGROUP
+  # The janitor reads a pipe that this shell and everything in the cluster hold open: it begins when the last of
+  # them has ended, however that came about, and so it cannot be a trap of this shell.
+  exec 8> >(exec setsid "$SELF" sweep)
+  janitor=$!
+  trap 'kill -KILL $cluster 2>/dev/null || true; exec 8>&-; wait $janitor' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+  # In the background, because a shell hears a signal at once only in `wait`. --pdeathsig and --kill-child pass our own death on.
+  env --default-signal=INT,QUIT setpriv --pdeathsig KILL \
+    unshare --mount --net --pid --fork --mount-proc --kill-child "$SELF" cluster "$@" <&0 &
+  cluster=$!
+  wait "$cluster"
+}
+
+sweep() { # a process that the kernel has only just ended may still hold its cgroup
+  local deadline=$((SECONDS + 10)) tree
+  trap '' INT TERM HUP
+  cat >/dev/null
+  for tree in "/sys/fs/cgroup/$CGROUP" /sys/fs/cgroup/*/"$CGROUP"; do
+    until [ ! -d "$tree" ] || find "$tree" -depth -type d -exec rmdir {} + 2>/dev/null; do
+      [ $SECONDS -lt $deadline ] || die "the cgroup $tree is still in use and stays"
+      sleep .1
+    done
+  done
+  rm -rf "$RUN"
+}
+
+shell() { run "$SELF" prompt; }
+
+prompt() {
+  cat <<X
+Kubernetes $KUBERNETES, two nodes, gone when this shell ends. Try:
+  kubectl get nodes -o wide
+  make image push deploy IMAGE=$HOST:5000/request-info
+  $0 load-balancer PORT HEALTH    a Service's nodePort and healthCheckNodePort; then, as a visitor:
+  ip netns exec edge curl $EDGE/
+  ls $RUN/*.log
+X
+  exec bash
+}
+
+case ${1:-} in
+  packages | binaries | run | shell | restart | cluster | prompt | sweep) "$@" ;;
+  load-balancer) shift; load_balancer "$@" ;;
+  *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
+esac

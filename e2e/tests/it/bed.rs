@@ -1,0 +1,252 @@
+//! The test bed as e2e/cluster.sh sets it up, driven as its users drive it: with kubectl, docker and the deployer.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::manifest::Manifest;
+use crate::road::{Road, image};
+
+/// The name of the Deployment and of the Service that are shipped.
+pub(crate) const NAME: &str = "request-info";
+
+/// A value that e2e/cluster.sh gives to what it runs.
+pub(crate) fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: these tests run inside `e2e/cluster.sh run`"))
+}
+
+/// The repository's root.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e/ is in the repository")
+}
+
+/// Runs a command to its end, and panics with its words unless it succeeds.
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = output(command);
+    let Output { status, stdout, stderr } = &output;
+    assert!(
+        status.success(),
+        "{command:?}: {status}\n{}{}",
+        String::from_utf8_lossy(stdout),
+        String::from_utf8_lossy(stderr)
+    );
+    String::from_utf8_lossy(stdout).into_owned()
+}
+
+fn output(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Asks until there is an answer, and panics when there is none in time.
+pub(crate) fn await_some<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {within:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+pub(crate) fn await_true(what: &str, within: Duration, mut ask: impl FnMut() -> bool) {
+    await_some(what, within, || ask().then_some(()));
+}
+
+/// A namespace of its own for a test: it enforces Pod Security `restricted`, and the deployer may do in it what the
+/// shipped Role allows.
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+    kubeconfig: PathBuf,
+}
+
+impl Namespace {
+    pub(crate) fn create(name: &str) -> Self {
+        let namespace =
+            Self { name: name.to_owned(), kubeconfig: format!("{}/{name}.kubeconfig", variable("RUN")).into() };
+        run(Command::new("kubectl").args(["create", "namespace", name]));
+        let level = "pod-security.kubernetes.io/enforce=restricted";
+        run(Command::new("kubectl").args(["label", "namespace", name, level]));
+        namespace.kubectl(&[
+            "apply",
+            "-f",
+            root().join("kubernetes/deployer-rbac.yaml").to_str().expect("the path is UTF-8"),
+        ]);
+        namespace.kubectl(&["create", "serviceaccount", "jenkins"]);
+        let account = format!("--serviceaccount={name}:jenkins");
+        namespace.kubectl(&["create", "rolebinding", "jenkins", "--role=deployer", &account]);
+        namespace.write_kubeconfig();
+        namespace
+    }
+
+    /// The cluster as the administrator sees it, but with the token of the service account.
+    fn write_kubeconfig(&self) {
+        let token = self.kubectl(&["create", "token", "jenkins", "--duration=2h"]);
+        std::fs::copy(variable("KUBECONFIG"), &self.kubeconfig).expect("the administrator's kubeconfig can be copied");
+        let kubeconfig = format!("--kubeconfig={}", self.kubeconfig.display());
+        let token = format!("--token={}", token.trim());
+        run(Command::new("kubectl").args([&kubeconfig, "config", "set-credentials", "jenkins", &token]));
+        run(Command::new("kubectl").args([&kubeconfig, "config", "set-context", "--current", "--user=jenkins"]));
+    }
+
+    /// As the administrator.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        run(Command::new("kubectl").args(["--namespace", &self.name]).args(arguments))
+    }
+
+    /// As the administrator: what a command that fails says.
+    pub(crate) fn kubectl_refused(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("kubectl");
+        let output = output(command.args(["--namespace", &self.name]).args(arguments));
+        assert!(!output.status.success(), "{command:?} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    pub(crate) fn get(&self, arguments: &[&str]) -> Value {
+        let text = self.kubectl(&[&["get", "--output=json"], arguments].concat());
+        serde_json::from_str(&text).expect("kubectl prints JSON")
+    }
+
+    /// The pods of the Deployment that are not on their way out.
+    pub(crate) fn pods(&self) -> Vec<Value> {
+        let mut list = self.get(&["pods", &format!("--selector=app.kubernetes.io/name={NAME}")]);
+        let Value::Array(mut pods) = list["items"].take() else { panic!("no list of pods: {list}") };
+        pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        pods
+    }
+
+    /// `deployer ARGUMENTS`, as Jenkins calls it: under the shipped Role, in the clone that it builds.
+    pub(crate) fn deployer(&self, road: &Road, arguments: &[&str]) -> Command {
+        let mut command = Command::new(variable("DEPLOYER"));
+        command.current_dir(road.clone.path()).env("KUBECONFIG", &self.kubeconfig);
+        command.args(arguments).args(["--namespace", &self.name, "--output", "json"]);
+        command
+    }
+
+    pub(crate) fn deploy(&self, road: &Road, manifest: &Manifest, commit: &str, flags: &[&str]) -> Outcome {
+        self.deploy_image(road, manifest, commit, &image(commit), flags)
+    }
+
+    pub(crate) fn deploy_image(
+        &self,
+        road: &Road,
+        manifest: &Manifest,
+        commit: &str,
+        image: &str,
+        flags: &[&str],
+    ) -> Outcome {
+        let template = manifest.write(road.clone.path());
+        let template = template.to_str().expect("the path is UTF-8");
+        let arguments = ["deploy", "--image", image, "--commit", commit, "--template", template];
+        Outcome::of(&mut self.deployer(road, &[&arguments, flags].concat()))
+    }
+
+    /// Where the Service can be reached on a node.
+    pub(crate) fn node_port(&self, node: &str) -> SocketAddr {
+        let nodes = self.get(&["node", node]);
+        let addresses = nodes["status"]["addresses"].as_array().expect("a node has addresses");
+        let address =
+            addresses.iter().find(|address| address["type"] == "InternalIP").expect("a node has an InternalIP");
+        let port = &self.get(&["service", NAME])["spec"]["ports"][0]["nodePort"];
+        format!("{}:{port}", address["address"].as_str().expect("an address is text"))
+            .parse()
+            .expect("it is a socket address")
+    }
+
+    /// Puts the balancer in front of this namespace's Service, asking each node every `interval`, and waits until it
+    /// passes visitors on.
+    pub(crate) fn balance(&self, interval: &str) -> LoadBalancer {
+        let service = self.get(&["service", NAME]);
+        let port = service["spec"]["ports"][0]["nodePort"].to_string();
+        let health = service["spec"]["healthCheckNodePort"].to_string();
+        run(Command::new(root().join("e2e/cluster.sh"))
+            .args(["load-balancer", &port, &health])
+            .env("INTERVAL", interval));
+        let balancer =
+            LoadBalancer { address: format!("{}:80", variable("EDGE")).parse().expect("EDGE is an address") };
+        await_true("the load balancer passes visitors on", Duration::from_secs(30), || {
+            crate::visitors::get(balancer.address, "/?format=json").is_ok()
+        });
+        balancer
+    }
+}
+
+impl Drop for Namespace {
+    /// Its pods make room for the next test's.
+    fn drop(&mut self) {
+        let _ = Command::new("kubectl").args(["delete", "namespace", &self.name, "--wait=false"]).output();
+    }
+}
+
+pub(crate) struct LoadBalancer {
+    pub(crate) address: SocketAddr,
+}
+
+impl Drop for LoadBalancer {
+    fn drop(&mut self) {
+        stop("haproxy");
+    }
+}
+
+/// Ends a component of the bed by its process id, without a chance to say good-bye.
+pub(crate) fn stop(component: &str) {
+    let pid =
+        std::fs::read_to_string(format!("{}/{component}.pid", variable("RUN"))).expect("the bed wrote a pid file");
+    run(Command::new("kill").args(["-KILL", pid.trim()]));
+}
+
+/// Starts a component of the bed again, as it was.
+pub(crate) fn restart(component: &str) {
+    run(Command::new(root().join("e2e/cluster.sh")).args(["restart", component]));
+}
+
+/// The process that a pod runs, as the bed's own process namespace numbers it.
+pub(crate) fn process_of(pod_uid: &str) -> u32 {
+    let processes = std::fs::read_dir("/proc").expect("proc is mounted").filter_map(|entry| {
+        let id = entry.ok()?.file_name().to_str()?.parse::<u32>().ok()?;
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{id}/{file}")).ok();
+        (read("cgroup")?.contains(pod_uid) && read("comm")?.trim() != "pause").then_some(id)
+    });
+    let processes: Vec<_> = processes.collect();
+    assert_eq!(processes.len(), 1, "pod {pod_uid} runs processes {processes:?}");
+    processes[0]
+}
+
+/// How a call of the deployer ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) exit_code: i32,
+    /// The document on stdout.
+    pub(crate) report: Value,
+    /// What it said on stderr.
+    pub(crate) log: String,
+}
+
+impl Outcome {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let output = output(command);
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        let exit_code = output.status.code().unwrap_or_else(|| panic!("{command:?} ended by a signal\n{log}"));
+        let report = serde_json::from_slice(&output.stdout);
+        let report = report.unwrap_or_else(|error| panic!("{command:?}: no JSON on stdout: {error}\n{log}"));
+        Self { exit_code, report, log }
+    }
+
+    /// Panics with everything the deployer said unless it ended so.
+    pub(crate) fn expect(self, exit_code: i32) -> Self {
+        assert_eq!(self.exit_code, exit_code, "{}\n{:#}", self.log, self.report);
+        assert_eq!(self.report["exit_code"], json!(exit_code), "{:#}", self.report);
+        self
+    }
+
+    /// Panics unless stderr has all of these words.
+    pub(crate) fn says(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.log.contains(word), "nothing about {word:?} in:\n{}", self.log);
+        }
+        self
+    }
+}

@@ -1,0 +1,136 @@
+//! Rolling updates that fail on real kubelets: the deployer names the cause and rolls back, and no visitor notices.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::bed::{Namespace, Outcome, await_some, process_of, root, run};
+use crate::manifest::Manifest;
+use crate::road::{Flaw, Road, flawed_image, image, repository, road};
+use crate::visitors::Visitors;
+
+/// Deploys the first commit, then lets `attempt` deploy the second while visitors come, and holds what it returns and
+/// what is left to what a failed rollout may do.
+fn fails(name: &str, words: &[&str], attempt: impl FnOnce(&Namespace, &Road) -> Outcome) {
+    let road = road();
+    let namespace = Namespace::create(name);
+    namespace.deploy(road, &Manifest::quick(), &road.commits[0], &[]).expect(0);
+    let visitors = Visitors::to(namespace.node_port("node-a"));
+    let outcome = attempt(&namespace, road);
+    let tally = visitors.leave();
+    outcome.expect(1).says(words);
+    assert_eq!(tally.failures, Vec::<String>::new());
+    assert_eq!(tally.answers.keys().collect::<Vec<_>>(), [&road.commits[0]]);
+    let image = json!(image(&road.commits[0]));
+    for pod in namespace.pods() {
+        assert_eq!(pod["spec"]["containers"][0]["image"], image);
+    }
+}
+
+/// With another manifest.
+fn fails_with(name: &str, words: &[&str], manifest: &Manifest) {
+    fails(name, words, |namespace, road| namespace.deploy(road, manifest, &road.commits[1], &["--rollback"]));
+}
+
+/// With another image.
+fn fails_as(name: &str, words: &[&str], manifest: &Manifest, image: impl FnOnce(&str) -> String) {
+    fails(name, words, |namespace, road| {
+        let commit = &road.commits[1];
+        namespace.deploy_image(road, manifest, commit, &image(commit), &["--rollback"])
+    });
+}
+
+fn absent(commit: &str) -> String {
+    format!("{}:{}", repository("absent"), &commit[..12])
+}
+
+pub(crate) fn an_image_that_does_not_exist() {
+    fails_as("absent", &["absent:", "not found"], &Manifest::quick(), absent);
+}
+
+pub(crate) fn an_image_that_is_never_pulled() {
+    let manifest = Manifest::quick().with_container("/imagePullPolicy", json!("Never"));
+    fails_as("never-pulled", &["absent:", "ErrImageNeverPull"], &manifest, absent);
+}
+
+pub(crate) fn a_component_that_ends_at_start() {
+    let image = |commit: &str| flawed_image(commit, Flaw::EndsAtStart);
+    // The host's own words, from the log of the container that ended.
+    fails_as("ends-at-start", &["request_info.wasm"], &Manifest::quick(), image);
+}
+
+pub(crate) fn a_component_that_never_gets_ready() {
+    let image = |commit: &str| flawed_image(commit, Flaw::NeverReady);
+    fails_as("never-ready", &["404"], &Manifest::quick(), image);
+}
+
+pub(crate) fn a_misconfigured_variable() {
+    let variable = json!({"name": "SPIN_VARIABLE_TRUSTED_PROXIES", "value": "nonsense"});
+    let words = ["trusted_proxies has \"nonsense\", which is neither an IP address nor a CIDR block"];
+    fails_with("misconfigured", &words, &Manifest::quick().with_environment(variable));
+}
+
+pub(crate) fn a_missing_config_map() {
+    let source = json!({"configMapKeyRef": {"name": "absent", "key": "proxies"}});
+    let variable = json!({"name": "SPIN_VARIABLE_TRUSTED_PROXIES", "valueFrom": source});
+    let words = ["CreateContainerConfigError", "configmap \"absent\" not found"];
+    fails_with("no-config-map", &words, &Manifest::quick().with_environment(variable));
+}
+
+pub(crate) fn a_missing_secret() {
+    let manifest = Manifest::quick()
+        .with("/spec/template/spec/volumes", json!([{"name": "secret", "secret": {"secretName": "absent"}}]))
+        .with_container("/volumeMounts", json!([{"name": "secret", "mountPath": "/secret"}]));
+    fails_with("no-secret", &["secret \"absent\" not found"], &manifest);
+}
+
+pub(crate) fn a_missing_runtime_class() {
+    let manifest = Manifest::quick().with("/spec/template/spec/runtimeClassName", json!("absent"));
+    fails_with("no-runtime-class", &["RuntimeClass", "\"absent\""], &manifest);
+}
+
+pub(crate) fn a_handler_that_the_nodes_do_not_have() {
+    let class = fs::canonicalize(root().join("e2e/tests/no-handler.yaml")).expect("it stands beside the tests");
+    run(Command::new("kubectl").arg("apply").arg("--filename").arg(class));
+    let manifest = Manifest::quick().with("/spec/template/spec/runtimeClassName", json!("no-handler"));
+    fails_with("no-handler", &["no runtime for \"absent\" is configured"], &manifest);
+}
+
+pub(crate) fn pods_that_fit_on_no_node() {
+    let manifest = Manifest::quick()
+        .with("/spec/progressDeadlineSeconds", json!(100))
+        .with("/spec/template/spec/nodeSelector", json!({"kubernetes.io/hostname": "node-c"}));
+    fails_with("no-room", &["didn't match Pod's node affinity/selector"], &manifest);
+}
+
+pub(crate) fn a_component_that_crashes_after_it_was_ready() {
+    fails("crashes-later", &["restart"], |namespace, road| {
+        let manifest = Manifest::quick().with("/spec/minReadySeconds", json!(15));
+        let image = json!(image(&road.commits[1]));
+        std::thread::scope(|scope| {
+            let deploy = scope.spawn(|| namespace.deploy(road, &manifest, &road.commits[1], &["--rollback"]));
+            for restarts in 0..2 {
+                let uid = await_some("the new pod is ready", Duration::from_secs(30), || {
+                    let mut pods = namespace.pods();
+                    pods.retain(|pod| {
+                        let status = &pod["status"]["containerStatuses"][0];
+                        pod["spec"]["containers"][0]["image"] == image
+                            && status["ready"] == true
+                            && status["restartCount"] == restarts
+                    });
+                    pods.first().and_then(|pod| Some(pod["metadata"]["uid"].as_str()?.to_owned()))
+                });
+                crash(&uid);
+            }
+            deploy.join().expect("the deployer ran")
+        })
+    });
+}
+
+/// Ends the process of a pod's container from outside, as the kernel does when it has to.
+fn crash(uid: &str) {
+    let process = process_of(uid);
+    run(Command::new("kill").args(["-KILL", &process.to_string()]));
+}

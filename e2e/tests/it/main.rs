@@ -1,0 +1,55 @@
+//! What only a real cluster can show. Runs inside `e2e/cluster.sh run`, one test after another: they share the nodes.
+
+mod availability;
+mod bed;
+mod failures;
+mod manifest;
+mod outages;
+mod road;
+mod rollouts;
+mod rules;
+mod visitors;
+
+use libtest_mimic::{Arguments, Trial};
+
+macro_rules! trials {
+    ($($test:path,)*) => {
+        vec![$(Trial::test(stringify!($test), || { $test(); Ok(()) })),*]
+    };
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let trials = trials![
+        rules::the_image_is_small,
+        rules::pods_run_without_root_and_cannot_write,
+        rules::the_namespace_refuses_what_is_not_restricted,
+        rules::the_shipped_role_allows_a_deploy_and_little_else,
+        rules::an_older_commit_is_refused,
+        rollouts::the_first_deploy_is_proved_and_the_same_again_changes_nothing,
+        rollouts::a_commit_replaces_another_and_the_old_pods_are_gone,
+        rollouts::pods_that_are_slow_to_get_ready_are_waited_for,
+        rollouts::old_pods_that_are_slow_to_go_are_waited_for,
+        failures::an_image_that_does_not_exist,
+        failures::an_image_that_is_never_pulled,
+        failures::a_component_that_ends_at_start,
+        failures::a_component_that_never_gets_ready,
+        failures::a_component_that_crashes_after_it_was_ready,
+        failures::a_misconfigured_variable,
+        failures::a_missing_config_map,
+        failures::a_missing_secret,
+        failures::a_missing_runtime_class,
+        failures::a_handler_that_the_nodes_do_not_have,
+        failures::pods_that_fit_on_no_node,
+        availability::a_node_port_passes_on_the_visitors_own_address,
+        availability::without_pre_stop_visitors_are_lost,
+        availability::with_pre_stop_none_is_lost_when_the_only_pod_changes_nodes,
+        availability::no_visitor_is_lost_during_rolling_updates,
+        outages::a_rollout_goes_on_when_the_api_server_was_away,
+        outages::a_rollout_goes_on_when_the_registry_comes_back,
+        outages::a_registry_that_stays_away_fails_the_rollout,
+        outages::a_lost_node_does_not_hold_up_a_rollout,
+    ];
+    libtest_mimic::run(&arguments, trials).exit();
+}

@@ -1,0 +1,73 @@
+//! The shipped manifest, and what a test changes in it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::bed::root;
+
+#[derive(Clone)]
+pub(crate) struct Manifest(Vec<Value>);
+
+impl Manifest {
+    /// kubernetes/deployment.yaml.tmp, as it is.
+    pub(crate) fn shipped() -> Self {
+        let path = root().join("kubernetes/deployment.yaml.tmp");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let documents =
+            serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self(documents)
+    }
+
+    /// The shipped one with shorter times, for tests in which their arithmetic is not the matter: old pods are given
+    /// 2 s, new ones are believed after 1 s and given up after 20 s.
+    pub(crate) fn quick() -> Self {
+        Self::shipped()
+            .with("/spec/minReadySeconds", json!(1))
+            .with("/spec/progressDeadlineSeconds", json!(20))
+            .with("/spec/template/spec/terminationGracePeriodSeconds", json!(4))
+            .pre_stop(2)
+    }
+
+    pub(crate) fn pre_stop(self, seconds: u32) -> Self {
+        self.with_container("/lifecycle/preStop/sleep/seconds", json!(seconds))
+    }
+
+    /// The same with another value in the Deployment, at a JSON pointer (RFC 6901) whose last part may be new.
+    pub(crate) fn with(mut self, pointer: &str, value: Value) -> Self {
+        let deployment = self.0.iter_mut().find(|document| document["kind"] == "Deployment");
+        let (parent, key) = pointer.rsplit_once('/').expect("a JSON pointer begins with /");
+        let deployment = deployment.expect("a Deployment is shipped");
+        let parent =
+            deployment.pointer_mut(parent).unwrap_or_else(|| panic!("nothing at {parent} in the shipped Deployment"));
+        parent[key] = value;
+        self
+    }
+
+    pub(crate) fn with_container(self, pointer: &str, value: Value) -> Self {
+        self.with(&format!("/spec/template/spec/containers/0{pointer}"), value)
+    }
+
+    /// The same with one more environment variable in the container.
+    pub(crate) fn with_environment(self, variable: Value) -> Self {
+        let mut environment = self.container()["env"].clone();
+        environment.as_array_mut().expect("the container has an environment").push(variable);
+        self.with_container("/env", environment)
+    }
+
+    pub(crate) fn deployment(&self) -> &Value {
+        self.0.iter().find(|document| document["kind"] == "Deployment").expect("a Deployment is shipped")
+    }
+
+    pub(crate) fn container(&self) -> &Value {
+        &self.deployment()["spec"]["template"]["spec"]["containers"][0]
+    }
+
+    /// As a template for the deployer.
+    pub(crate) fn write(&self, directory: &Path) -> PathBuf {
+        let path = directory.join("deployment.yaml.tmp");
+        let documents: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        std::fs::write(&path, documents.join("\n---\n")).expect("the template can be written");
+        path
+    }
+}

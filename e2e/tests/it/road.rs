@@ -1,0 +1,134 @@
+//! What reaches the cluster: a history of commits, and an image of each in the bed's registry.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use crate::bed::{NAME, root, run, variable};
+
+/// Where spin.toml has the component.
+const COMPONENT: &str = "target/wasm32-wasip2/component/request_info.wasm";
+/// The commit that the component is built with, before it is stamped with another.
+const NO_COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+pub(crate) struct Road {
+    /// A clone as Jenkins has one, with `commits`.
+    pub(crate) clone: TempDir,
+    /// One after the other, the oldest first.
+    pub(crate) commits: Vec<String>,
+}
+
+/// One for all tests.
+pub(crate) fn road() -> &'static Road {
+    static ROAD: OnceLock<Road> = OnceLock::new();
+    ROAD.get_or_init(|| Road::build(4))
+}
+
+/// What is wrong with an image.
+#[derive(Clone, Copy)]
+pub(crate) enum Flaw {
+    /// The host cannot start what is in it.
+    EndsAtStart,
+    /// It serves, but no /healthz.
+    NeverReady,
+}
+
+impl Road {
+    /// A history of `length` commits, each with its image in the registry.
+    fn build(length: usize) -> Self {
+        let clone = TempDir::with_prefix("road-").expect("a directory for the clone");
+        let git = |arguments: &[&str]| {
+            let identity = ["-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"];
+            run(Command::new("git").current_dir(clone.path()).args(identity).args(arguments))
+        };
+        git(&["init", "--quiet"]);
+        let commits: Vec<_> = (0..length)
+            .map(|number| {
+                git(&["commit", "--quiet", "--allow-empty", "--message", &format!("Change {number}")]);
+                git(&["rev-parse", "HEAD"]).trim().to_owned()
+            })
+            .collect();
+        let road = Self { clone, commits };
+        let component = component();
+        for commit in &road.commits {
+            let stamped = stamp(&component, commit);
+            push(&image(commit), commit, "/...", &stamped);
+        }
+        road
+    }
+}
+
+/// The image of a commit, by its tag.
+pub(crate) fn image(commit: &str) -> String {
+    format!("{}:{}", repository(NAME), &commit[..12])
+}
+
+/// An image of a commit with something wrong in it, in a repository of its own.
+pub(crate) fn flawed_image(commit: &str, flaw: Flaw) -> String {
+    let (name, component, routes) = match flaw {
+        Flaw::EndsAtStart => ("ends-at-start", b"not a component".to_vec(), "/..."),
+        Flaw::NeverReady => ("never-ready", stamp(&component(), commit), "/elsewhere/..."),
+    };
+    let image = format!("{}:{}", repository(name), &commit[..12]);
+    push(&image, commit, routes, &component);
+    image
+}
+
+/// In the bed's registry.
+pub(crate) fn repository(name: &str) -> String {
+    format!("{}:5000/{name}", variable("HOST"))
+}
+
+/// The component as it is shipped, but of [`NO_COMMIT`].
+fn component() -> Vec<u8> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    run(Command::new(cargo)
+        .args([
+            "build",
+            "--quiet",
+            "--offline",
+            "--package=request-info",
+            "--target=wasm32-wasip2",
+            "--profile=component",
+        ])
+        .arg("--target-dir")
+        .arg(target)
+        .env("GIT_COMMIT", NO_COMMIT)
+        .current_dir(root()));
+    fs::read(target.join(COMPONENT.strip_prefix("target/").expect("it is below target/"))).expect("cargo built it")
+}
+
+/// What a build of `commit` gives: a commit differs from another without changes in these 40 digits alone, and twenty
+/// builds take minutes.
+fn stamp(component: &[u8], commit: &str) -> Vec<u8> {
+    let mut stamped = component.to_vec();
+    let mut places = 0;
+    for start in 0..=component.len() - NO_COMMIT.len() {
+        if component[start..].starts_with(NO_COMMIT.as_bytes()) {
+            stamped[start..start + NO_COMMIT.len()].copy_from_slice(commit.as_bytes());
+            places += 1;
+        }
+    }
+    assert!(places > 0, "GIT_COMMIT is not in the component");
+    stamped
+}
+
+/// Builds the shipped Dockerfile with this component behind these routes, and pushes what it gives.
+fn push(image: &str, commit: &str, routes: &str, component: &[u8]) {
+    let context = TempDir::with_prefix("image-").expect("a directory for the build");
+    for file in ["Dockerfile", ".dockerignore"] {
+        fs::copy(root().join(file), context.path().join(file)).expect("it is shipped");
+    }
+    let manifest = fs::read_to_string(root().join("spin.toml")).expect("it is shipped");
+    fs::write(context.path().join("spin.toml"), manifest.replace("/...", routes)).expect("the context can be written");
+    let path = context.path().join(COMPONENT);
+    fs::create_dir_all(path.parent().expect("it is in a directory")).expect("the context can be written");
+    fs::write(path, component).expect("the context can be written");
+    let commit = format!("COMMIT={commit}");
+    run(Command::new("docker").args(["build", "--quiet", "--build-arg", &commit, "--tag", image]).arg(context.path()));
+    run(Command::new("docker").args(["push", "--quiet", image]));
+}

@@ -1,0 +1,81 @@
+//! What the cluster forbids and what the deployer refuses.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::bed::{Namespace, process_of, run};
+use crate::manifest::Manifest;
+use crate::road::{image, road};
+
+pub(crate) fn the_image_is_small() {
+    let road = road();
+    let size = run(Command::new("docker").args(["image", "inspect", "--format={{.Size}}", &image(&road.commits[0])]));
+    let size: u32 = size.trim().parse().expect("a size is a number");
+    assert!(size <= 200_000, "{size} bytes");
+}
+
+pub(crate) fn pods_run_without_root_and_cannot_write() {
+    let road = road();
+    let namespace = Namespace::create("without-root");
+    namespace.deploy(road, &Manifest::quick(), &road.commits[0], &[]).expect(0);
+    for pod in namespace.pods() {
+        let process = process_of(pod["metadata"]["uid"].as_str().expect("a pod has a uid"));
+        let of_process = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).expect("the process lives");
+        let status = of_process("status");
+        assert!(status.contains("\nUid:\t65532\t65532\t65532\t65532\n"), "{status}");
+        assert!(status.contains("\nCapEff:\t0000000000000000\n"), "{status}");
+        assert!(status.contains("\nSeccomp:\t2\n"), "{status}");
+        let mounts = of_process("mounts");
+        let root = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/")).expect("a root is mounted");
+        assert!(root.split(' ').nth(3).is_some_and(|options| options.starts_with("ro")), "{root}");
+    }
+}
+
+pub(crate) fn the_namespace_refuses_what_is_not_restricted() {
+    let namespace = Namespace::create("restricted");
+    let refusal = namespace.kubectl_refused(&["run", "root", "--image=absent"]);
+    assert!(refusal.contains("violates PodSecurity \"restricted"), "{refusal}");
+}
+
+pub(crate) fn the_shipped_role_allows_a_deploy_and_little_else() {
+    let road = road();
+    let namespace = Namespace::create("role");
+    namespace.deploy(road, &Manifest::quick(), &road.commits[0], &[]).expect(0);
+    let may = |verb: &str, resource: &str| {
+        let account = format!("--as=system:serviceaccount:{}:jenkins", namespace.name);
+        let answer = Command::new("kubectl")
+            .args(["auth", "can-i", verb, resource, "--namespace", &namespace.name, &account])
+            .output()
+            .expect("kubectl is on PATH");
+        answer.status.success()
+    };
+    assert!(may("patch", "deployments.apps/request-info"));
+    for (verb, resource) in [
+        ("patch", "deployments.apps/other"),
+        ("delete", "deployments.apps/request-info"),
+        ("create", "pods"),
+        ("create", "pods/exec"),
+        ("get", "secrets"),
+        ("create", "rolebindings"),
+    ] {
+        assert!(!may(verb, resource), "{verb} {resource}");
+    }
+}
+
+pub(crate) fn an_older_commit_is_refused() {
+    let road = road();
+    let namespace = Namespace::create("older");
+    namespace.deploy(road, &Manifest::quick(), &road.commits[1], &[]).expect(0);
+    let generation = |namespace: &Namespace| -> Value {
+        namespace.get(&["deployment", "request-info"])["metadata"]["generation"].clone()
+    };
+    let before = generation(&namespace);
+    namespace
+        .deploy(road, &Manifest::quick(), &road.commits[0], &[])
+        .expect(4)
+        .says(&["--ignore-order", &road.commits[1][..12]]);
+    assert_eq!(generation(&namespace), before);
+    namespace.deploy(road, &Manifest::quick(), &road.commits[0], &["--ignore-order"]).expect(0);
+}
