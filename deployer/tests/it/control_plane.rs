@@ -47,7 +47,8 @@ pub(crate) struct ControlPlane {
     directory: PathBuf,
     binaries: PathBuf,
     etcd_port: u16,
-    port: u16,
+    /// The API server's.
+    pub(crate) port: u16,
     supervisor: Mutex<Option<Child>>,
     pub(crate) network: Network,
     pub(crate) client: Client,
@@ -144,11 +145,13 @@ impl ControlPlane {
         assert!(status.is_ok_and(|status| status.success()), "{name} cannot be sent {signal}");
     }
 
-    /// The API server answers nothing for a while, its connections stay.
-    pub(crate) async fn freeze_api_server(&self, duration: Duration) {
-        self.signal("kube-apiserver", "-STOP");
-        tokio::time::sleep(duration).await;
-        self.signal("kube-apiserver", "-CONT");
+    /// It does nothing from now on, its connections stay.
+    pub(crate) fn freeze(&self, name: &str) {
+        self.signal(name, "-STOP");
+    }
+
+    pub(crate) fn thaw(&self, name: &str) {
+        self.signal(name, "-CONT");
     }
 
     /// The API server is gone for a while. The one that comes after it knows no events of before.
@@ -165,9 +168,9 @@ impl ControlPlane {
         directory
     }
 
-    /// What a client needs to be `token`'s owner here.
-    pub(crate) fn kubeconfig(&self, token: &str, namespace: &str) -> Value {
-        kubeconfig(self.port, token, namespace, &self.directory)
+    /// What a client needs to be `token`'s owner at this port.
+    pub(crate) fn kubeconfig(&self, port: u16, token: &str, namespace: &str) -> Value {
+        kubeconfig(port, token, namespace, &self.directory)
     }
 
     /// What `user` has asked of the API server so far.
@@ -177,9 +180,9 @@ impl ControlPlane {
         // The last line may not be whole yet; a watch has two entries under one id.
         for event in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             if event["user"]["username"] == user {
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 let request = Request {
                     verb: text(&event["verb"]),
+                    resource: resource(&event["objectRef"]),
                     uri: text(&event["requestURI"]),
                     code: event["responseStatus"]["code"].as_u64().unwrap_or_default(),
                 };
@@ -202,8 +205,19 @@ impl ControlPlane {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) verb: String,
+    /// With its subresource, if any, after a slash.
+    pub(crate) resource: String,
     pub(crate) uri: String,
     pub(crate) code: u64,
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn resource(object: &Value) -> String {
+    let subresource = object["subresource"].as_str().map(|subresource| format!("/{subresource}"));
+    text(&object["resource"]) + &subresource.unwrap_or_default()
 }
 
 /// Where the control plane's programs are.
@@ -229,7 +243,10 @@ fn write_settings(directory: &Path, identity: &rcgen::CertifiedKey<rcgen::KeyPai
     file("certificate.pem", identity.cert.pem());
     file("key.pem", identity.signing_key.serialize_pem());
     file("public.pem", identity.signing_key.public_key_pem());
-    file("tokens.csv", ["admin", "controllers", "scheduler"].map(|user| format!("{user},{user},{user},system:masters\n")).concat());
+    file(
+        "tokens.csv",
+        ["admin", "controllers", "scheduler"].map(|user| format!("{user},{user},{user},system:masters\n")).concat(),
+    );
     file("audit-policy.json", AUDIT_POLICY.to_owned());
     let egress = serde_json::json!({
         "apiVersion": "apiserver.k8s.io/v1beta1",

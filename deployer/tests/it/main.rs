@@ -1,15 +1,24 @@
 //! Rollouts on a real control plane. The API server, its controllers and its scheduler are real, the kubelets are the
 //! tests, which write what real kubelets wrote (tests/observed).
 
+mod commands;
+mod contention;
 mod control_plane;
+mod cost;
+mod input;
 mod network;
 mod node;
+mod outage;
+mod role;
 mod scene;
 mod situations;
 
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Api;
+use kube::api::PostParams;
 use libtest_mimic::{Arguments, Trial};
 use tokio::runtime::Runtime;
 
@@ -18,48 +27,79 @@ use crate::control_plane::ControlPlane;
 /// The tests wait more than they compute.
 const THREADS: usize = 10;
 
-/// Where the tests run: started with the first, stopped after the last.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("threads can be started"));
+
+/// Where the tests run: each control plane is started for the first test that needs it, and stopped after the last.
+#[derive(Default)]
 pub(crate) struct Bed {
-    runtime: Runtime,
-    plane: OnceLock<ControlPlane>,
+    shared: OnceLock<ControlPlane>,
+    /// For the tests that disturb it.
+    lone: OnceLock<ControlPlane>,
+    turn: Mutex<()>,
 }
 
 impl Bed {
-    fn plane(&'static self) -> &'static ControlPlane {
-        self.plane.get_or_init(|| {
-            self.runtime.block_on(async {
-                let plane = ControlPlane::start().await;
-                for name in ["node-a", "node-b"] {
-                    node::add(&plane.client, name, serde_json::json!({})).await;
-                }
-                plane
-            })
-        })
-    }
-
+    /// A test beside others, in a namespace of its own.
     pub(crate) fn trial<F>(&'static self, name: impl Into<String>, test: F) -> Trial
     where
         F: AsyncFnOnce(&'static ControlPlane) + Send + 'static,
     {
         Trial::test(name, move || {
-            let plane = self.plane();
-            self.runtime.block_on(test(plane));
+            let plane = self.shared.get_or_init(start);
+            RUNTIME.block_on(test(plane));
+            Ok(())
+        })
+    }
+
+    /// A test that has a control plane for itself.
+    pub(crate) fn trial_alone<F>(&'static self, name: impl Into<String>, test: F) -> Trial
+    where
+        F: AsyncFnOnce(&'static ControlPlane) + Send + 'static,
+    {
+        Trial::test(name, move || {
+            // One that failed before leaves a plane that may still do.
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let plane = self.lone.get_or_init(start);
+            RUNTIME.block_on(test(plane));
             Ok(())
         })
     }
 }
 
+fn start() -> ControlPlane {
+    RUNTIME.block_on(async {
+        let plane = ControlPlane::start().await;
+        for name in ["node-a", "node-b"] {
+            node::add(&plane.client, name, serde_json::json!({})).await;
+        }
+        let class = serde_json::json!({"metadata": {"name": "wasmtime-spin-v2"}, "handler": "spin-v2"});
+        let class = serde_json::from_value(class).expect("it is a class");
+        Api::<RuntimeClass>::all(plane.client.clone()).create(&PostParams::default(), &class).await.expect("it can be");
+        plane
+    })
+}
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(THREADS));
-    if !arguments.list && let Err(error) = control_plane::binaries() {
+    if !arguments.list
+        && let Err(error) = control_plane::binaries()
+    {
         eprintln!("{error}");
         return ExitCode::FAILURE;
     }
-    let runtime = Runtime::new().expect("threads can be started");
-    let bed: &'static Bed = Box::leak(Box::new(Bed { runtime, plane: OnceLock::new() }));
-    let conclusion = libtest_mimic::run(&arguments, situations::trials(bed));
-    if let Some(plane) = bed.plane.get() {
+    let bed: &'static Bed = Box::leak(Box::default());
+    let trials = [
+        outage::trials(bed),
+        situations::trials(bed),
+        contention::trials(bed),
+        role::trials(bed),
+        input::trials(bed),
+        commands::trials(bed),
+        cost::trials(bed),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
+    for plane in [&bed.shared, &bed.lone].into_iter().filter_map(OnceLock::get) {
         plane.stop();
     }
     conclusion.exit_code()

@@ -69,7 +69,8 @@ impl Network {
 
     /// Gives the pod of this name in this namespace an address under which `container` answers.
     pub(crate) fn attach(&self, namespace: &str, pod: &str, container: Container) -> Ipv4Addr {
-        let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 1, 0, 0).to_bits() + self.next.fetch_add(1, Ordering::Relaxed));
+        let address =
+            Ipv4Addr::from_bits(Ipv4Addr::new(10, 1, 0, 0).to_bits() + self.next.fetch_add(1, Ordering::Relaxed));
         self.state.by_pod.lock().expect("no panic holds it").insert(format!("{namespace}/{pod}"), container.clone());
         self.state.by_address.lock().expect("no panic holds it").insert(address.to_string(), container);
         address
@@ -128,7 +129,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let length = body.len();
-    let head = format!("HTTP/1.1 {status} -\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let head =
+        format!("HTTP/1.1 {status} -\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
     stream.shutdown().await

@@ -23,7 +23,10 @@ const COMMIT: &str = "request-info.dev/commit";
 pub(crate) async fn add(client: &Client, name: &str, labels: Value) {
     let nodes = Api::<Node>::all(client.clone());
     let node = json!({"metadata": {"name": name, "labels": labels}});
-    nodes.create(&PostParams::default(), &serde_json::from_value(node).expect("it is a node")).await.expect("it can be");
+    nodes
+        .create(&PostParams::default(), &serde_json::from_value(node).expect("it is a node"))
+        .await
+        .expect("it can be");
     let room = json!({"cpu": "1000", "memory": "1000Gi", "pods": "5000"});
     let status = json!({"status": {
         "capacity": room, "allocatable": room,
@@ -113,7 +116,9 @@ fn rewrite(value: &mut Value, image: &str, by: &str) {
         Value::Object(fields) => {
             for (key, value) in fields {
                 match value {
-                    Value::String(time) if ["lastTransitionTime", "startedAt", "finishedAt", "startTime"].contains(&key.as_str()) => {
+                    Value::String(time)
+                        if ["lastTransitionTime", "startedAt", "finishedAt", "startTime"].contains(&key.as_str()) =>
+                    {
                         if !time.starts_with("1970") {
                             *time = now();
                         }
@@ -239,11 +244,6 @@ impl Kubelet {
         for pod in pods.items.into_iter().filter(|pod| commit_of(pod) == commit && has_node(pod)) {
             self.hand.play(pod);
         }
-    }
-
-    /// Says this of one pod, once.
-    pub(crate) async fn say(&self, pod: &Pod, observation: &Observation) {
-        self.hand.say(pod, &Life::of(observation), observation).await;
     }
 }
 

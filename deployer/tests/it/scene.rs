@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{GroupVersion, GroupVersionKind};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
@@ -22,13 +23,14 @@ use crate::control_plane::ControlPlane;
 use crate::node::{self, Kubelet};
 
 /// The name of the Deployment in `TEMPLATE`.
-pub(crate) const NAME: &str = "web";
+pub(crate) const NAME: &str = "request-info";
 
 const TEMPLATE: &str = include_str!("template.yaml");
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubernetes/deployment.yaml.tmp");
 const ROLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubernetes/deployer-rbac.yaml");
 
 /// Nothing that a test waits for takes longer, beyond what it says.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Scene {
     pub(crate) plane: &'static ControlPlane,
@@ -39,13 +41,14 @@ pub(crate) struct Scene {
     kubeconfig: PathBuf,
 }
 
-/// What the clone holds: `old`, `new` and `newer` in a line, `side` beside `new`.
+/// What the clone holds: `old`, `new`, `newer` and then `line`, one on the other; `side` is beside `new`.
 pub(crate) struct Commits {
-    pub(crate) clone: PathBuf,
+    clone: PathBuf,
     pub(crate) old: String,
     pub(crate) new: String,
     pub(crate) newer: String,
     pub(crate) side: String,
+    pub(crate) line: Vec<String>,
 }
 
 impl Scene {
@@ -64,7 +67,10 @@ impl Scene {
         std::fs::write(&scene.template, TEMPLATE).expect("the directory is ours");
         let namespace = json!({"metadata": {"name": scene.namespace}});
         let namespace = serde_json::from_value(namespace).expect("it is a namespace");
-        Api::<Namespace>::all(plane.client.clone()).create(&PostParams::default(), &namespace).await.expect("it can be");
+        Api::<Namespace>::all(plane.client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await
+            .expect("it can be");
         scene.grant(shipped_role()).await;
         scene.write_kubeconfig(&scene.token().await);
         let accounts = scene.api::<ServiceAccount>();
@@ -106,7 +112,8 @@ impl Scene {
     /// As somebody other than the deployer would.
     pub(crate) async fn apply(&self, document: Value) {
         let version: GroupVersion = document["apiVersion"].as_str().unwrap_or_default().parse().expect("it is one");
-        let kind = GroupVersionKind::gvk(&version.group, &version.version, document["kind"].as_str().unwrap_or_default());
+        let kind =
+            GroupVersionKind::gvk(&version.group, &version.version, document["kind"].as_str().unwrap_or_default());
         let resource = ApiResource::from_gvk(&kind);
         let api = Api::<DynamicObject>::namespaced_with(self.plane.client.clone(), &self.namespace, &resource);
         let name = document["metadata"]["name"].as_str().expect("it has a name").to_owned();
@@ -131,7 +138,11 @@ impl Scene {
     }
 
     pub(crate) fn write_kubeconfig(&self, token: &str) {
-        let kubeconfig = self.plane.kubeconfig(token, &self.namespace);
+        self.write_kubeconfig_for(self.plane.port, token);
+    }
+
+    pub(crate) fn write_kubeconfig_for(&self, port: u16, token: &str) {
+        let kubeconfig = self.plane.kubeconfig(port, token, &self.namespace);
         std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("the directory is ours");
     }
 
@@ -140,15 +151,16 @@ impl Scene {
         format!("system:serviceaccount:{}:deployer", self.namespace)
     }
 
+    /// The template that is shipped, in the place of the one of tests, which is quicker.
+    pub(crate) fn use_shipped_template(&self) {
+        std::fs::copy(SHIPPED, &self.template).unwrap_or_else(|error| panic!("cannot copy {SHIPPED}: {error}"));
+    }
+
     /// Other words in the template.
     pub(crate) fn edit(&self, from: &str, to: &str) {
         let text = std::fs::read_to_string(&self.template).expect("it was written");
         assert!(text.contains(from), "the template does not say {from:?}:\n{text}");
         std::fs::write(&self.template, text.replace(from, to)).expect("the directory is ours");
-    }
-
-    pub(crate) fn image(&self, commit: &str) -> String {
-        format!("registry.example/{NAME}:{}", &commit[..12])
     }
 
     /// The program, as whoever has this scene's kubeconfig, in its clone.
@@ -167,8 +179,9 @@ impl Scene {
     }
 
     pub(crate) fn start(&self, commit: &str, more: &[&str]) -> Running {
-        let (image, template) = (self.image(commit), self.template.display().to_string());
-        let arguments = ["deploy", "--image", &image, "--commit", commit, "--template", &template, "-n", &self.namespace];
+        let (image, template) = (image(commit), self.template.display().to_string());
+        let arguments =
+            ["deploy", "--image", &image, "--commit", commit, "--template", &template, "-n", &self.namespace];
         let arguments = arguments.into_iter().chain(["-o", "json", "--timeout", "3m"]).chain(more.iter().copied());
         Running::of(self.deployer(arguments))
     }
@@ -194,9 +207,10 @@ impl Scene {
         self.api::<Deployment>().get_opt(NAME).await.expect("it can be asked for")?.resource_version()
     }
 
+    /// Those that the deployer has to do with.
     pub(crate) async fn pods(&self) -> Vec<Pod> {
-        let pods = self.api::<Pod>().list(&ListParams::default().labels(&format!("app={NAME}"))).await;
-        pods.expect("they can be listed").items
+        let pods = self.api::<Pod>().list(&ListParams::default()).await.expect("they can be listed");
+        pods.items.into_iter().filter(|pod| !node::commit_of(pod).is_empty()).collect()
     }
 
     pub(crate) async fn pods_of(&self, commit: &str) -> Vec<Pod> {
@@ -222,8 +236,19 @@ impl Scene {
         found.into_inner().expect("no panic held it").expect("it was found")
     }
 
-    pub(crate) async fn delete_pod(&self, name: &str) {
-        self.api::<Pod>().delete(name, &DeleteParams::default()).await.expect("it can be");
+    /// Of everything that the template makes, and of what the Deployment's controller makes of it.
+    pub(crate) async fn versions(&self) -> Vec<Option<String>> {
+        let all = ListParams::default();
+        let deployments = self.api::<Deployment>().list(&all).await.expect("they can be listed");
+        let sets = self.api::<ReplicaSet>().list(&all).await.expect("they can be listed");
+        let services = self.api::<Service>().list(&all).await.expect("they can be listed");
+        let budgets = self.api::<PodDisruptionBudget>().list(&all).await.expect("they can be listed");
+        // A budget's status follows the pods; its generation follows what is asked of it.
+        let generation = |budget: &PodDisruptionBudget| budget.metadata.generation.map(|number| number.to_string());
+        let versions = deployments.iter().map(ResourceExt::resource_version);
+        let versions = versions.chain(sets.iter().map(ResourceExt::resource_version));
+        let versions = versions.chain(services.iter().map(ResourceExt::resource_version));
+        versions.chain(budgets.iter().map(generation)).collect()
     }
 
     pub(crate) async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
@@ -233,6 +258,11 @@ impl Scene {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// What the deployer is told to deploy.
+pub(crate) fn image(commit: &str) -> String {
+    format!("registry.example/{NAME}:{}", &commit[..12])
 }
 
 fn is_ready(pod: &Pod) -> bool {
@@ -298,7 +328,7 @@ impl Running {
             (&mut self.reader).await.expect("it does not panic");
             self.child.wait().await.expect("it is our child")
         };
-        let status = tokio::time::timeout(Duration::from_secs(240), whole).await;
+        let status = tokio::time::timeout(Duration::from_mins(4), whole).await;
         let stderr = self.lines.lock().expect("no panic holds it").join("\n");
         let status = status.unwrap_or_else(|_| panic!("the deployer does not end:\n{stderr}"));
         let took = self.started.elapsed();
@@ -369,7 +399,8 @@ impl Commits {
             let side = commit("side");
             git(&["reset", "--quiet", "--hard", &old]);
             let (new, newer) = (commit("new"), commit("newer"));
-            Self { clone: clone.clone(), old, new, newer, side }
+            let line = (0..10).map(|number| commit(&format!("newer by {number}"))).collect();
+            Self { clone: clone.clone(), old, new, newer, side, line }
         })
     }
 }

@@ -11,8 +11,11 @@ use serde_json::json;
 
 use crate::Bed;
 use crate::control_plane::ControlPlane;
-use crate::node::{self, *};
-use crate::scene::{NAME, Run, Scene};
+use crate::node::{
+    self, BAD_COMMAND, BAD_NAME, CRASH, CRASH_LATER, HEALTHY, Life, NEVER_PULLED, NO_CONFIG_MAP, NO_HANDLER,
+    NO_NAME_SERVER, NO_REPOSITORY, NO_SECRET, NOT_FOUND, NOT_READY, OUT_OF_MEMORY, Observation, REGISTRY_DOWN, ROOT,
+};
+use crate::scene::{NAME, Run, Scene, image};
 
 type Plane = &'static ControlPlane;
 
@@ -23,6 +26,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
         bed.trial("23 a node lost in mid-rollout delays it and is warned of", node_lost),
         bed.trial("24 an old pod that a finalizer holds is warned of and not waited for", finalizer),
         bed.trial("01 a rollout in which all goes well is done when the last old pod is gone", all_goes_well),
+        bed.trial("01 the template that is shipped rolls out under the Role that is shipped", shipped),
         bed.trial("02 the same commit again changes nothing and is done at once", same_commit),
         bed.trial("03 the first deploy of all is done when its pods are available", first_deploy),
         bed.trial("07 a registry that is away and comes back is a warning", registry_recovers),
@@ -34,7 +38,10 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
         bed.trial("17 pods that admission refuses are the cause", admission),
         bed.trial("18 a LimitRange that refuses pods is the cause", limit_range),
         bed.trial("20 a pod that fits nowhere until a node is added is waited for", node_added),
-        bed.trial("21 a progress deadline that passed for an earlier commit says nothing of this one", earlier_deadline),
+        bed.trial(
+            "21 a progress deadline that passed for an earlier commit says nothing of this one",
+            earlier_deadline,
+        ),
         bed.trial("22 a pod that is evicted and replaced is no failure", evicted),
         bed.trial("25 a Deployment deleted in mid-rollout has failed at once", deleted),
         bed.trial("26 another commit applied in mid-rollout supersedes this one", superseded),
@@ -70,9 +77,9 @@ const NEAR: &str = "8";
 #[rustfmt::skip]
 const FAILURES: &[Failure] = &[
     Failure { name: "05 an image that does not exist is the cause at once", says: || NOT_FOUND.clone(),
-        cause: &["image registry.example/web:", "does not exist", "not found"], within: AT_ONCE, deadline: FAR },
+        cause: &["image registry.example/request-info:", "does not exist", "not found"], within: AT_ONCE, deadline: FAR },
     Failure { name: "05 a repository that does not exist is the cause at once", says: || NO_REPOSITORY.clone(),
-        cause: &["image registry.example/web:", "does not exist", "not found"], within: AT_ONCE, deadline: FAR },
+        cause: &["image registry.example/request-info:", "does not exist", "not found"], within: AT_ONCE, deadline: FAR },
     Failure { name: "05 an image name that is invalid is the cause at once", says: || BAD_NAME.clone(),
         cause: &["no valid name"], within: AT_ONCE, deadline: FAR },
     Failure { name: "05 an image that is never pulled is the cause at once", says: || NEVER_PULLED.clone(),
@@ -139,7 +146,7 @@ async fn done(scene: &Scene, run: &Run, commit: &str, replicas: usize) {
     run.ends_with(0, &["done", &commit[..12]]);
     assert_eq!(run.json["outcome"], "done", "{run}");
     assert_eq!(run.json["commit"], commit, "{run}");
-    assert_eq!(run.json["image"], scene.image(commit), "{run}");
+    assert_eq!(run.json["image"], image(commit), "{run}");
     assert_eq!(run.json["namespace"], *scene.namespace, "{run}");
     assert_eq!(run.json["deployment"], NAME, "{run}");
     let pods = run.json["pods"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -163,6 +170,14 @@ async fn all_goes_well(plane: Plane) {
     assert_eq!(deployment.annotations()["request-info.dev/commit"], **new);
     assert!(deployment.annotations()["kubernetes.io/change-cause"].contains(&new[..12]));
     assert!(deployment.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some("deployer")));
+}
+
+async fn shipped(plane: Plane) {
+    let scene = Scene::set(plane).await;
+    scene.use_shipped_template();
+    scene.deploy_old().await;
+    let new = &scene.commits.new;
+    done(&scene, &scene.deploy(new).await, new, 3).await;
 }
 
 async fn same_commit(plane: Plane) {
@@ -261,7 +276,10 @@ async fn limit_range(plane: Plane) {
     let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"},
         "spec": {"limits": [{"type": "Container", "max": {"memory": "64Mi"}}]}});
     scene.apply(range).await;
-    scene.edit("          image: <IMAGE>\n", "          image: <IMAGE>\n          resources: {limits: {memory: 128Mi}}\n");
+    scene.edit(
+        "          image: <IMAGE>\n",
+        "          image: <IMAGE>\n          resources: {limits: {memory: 128Mi}}\n",
+    );
     let run = scene.deploy(&scene.commits.new).await;
     failed(&run, &["maximum memory usage per Container is 64Mi"]);
     assert_eq!(scene.ready(&scene.commits.old).await, 2);
@@ -335,7 +353,9 @@ async fn node_lost(plane: Plane) {
     not_ready(&scene, &lost).await;
     scene.kubelet.let_pods_of(old, Life::of(&HEALTHY)).await;
     not_ready(&scene, &lost).await;
-    let others = async || scene.pods_of(old).await.into_iter().filter(|pod| pod.name_any() != lost.name_any()).collect::<Vec<_>>();
+    let others = async || {
+        scene.pods_of(old).await.into_iter().filter(|pod| pod.name_any() != lost.name_any()).collect::<Vec<_>>()
+    };
     scene
         .until("the other old pod is deleted", async || {
             others().await.iter().all(|pod| pod.metadata.deletion_timestamp.is_some())
@@ -470,8 +490,8 @@ async fn rolled_back(plane: Plane) {
     assert!(run.stderr.contains("rolled back"), "{run}");
     let deployment = scene.deployment().await;
     assert_eq!(deployment.annotations()["request-info.dev/commit"], **old, "{run}");
-    let image = deployment.spec.and_then(|spec| spec.template.spec?.containers[0].image.clone());
-    assert_eq!(image, Some(scene.image(old)));
+    let found = deployment.spec.and_then(|spec| spec.template.spec?.containers[0].image.clone());
+    assert_eq!(found, Some(image(old)));
     assert_eq!(scene.ready(old).await, 2);
     scene.until("the pod that failed is gone", async || scene.pods_of(new).await.is_empty()).await;
 }
@@ -480,7 +500,8 @@ async fn rollback_fails(plane: Plane) {
     let scene = Scene::set(plane).await;
     let (old, new) = (&scene.commits.old, &scene.commits.new);
     // The old pods are gone before the new ones come, and come back no more.
-    scene.edit("    type: RollingUpdate\n    rollingUpdate: {maxUnavailable: 0, maxSurge: 1}\n", "    type: Recreate\n");
+    scene
+        .edit("    type: RollingUpdate\n    rollingUpdate: {maxUnavailable: 0, maxSurge: 1}\n", "    type: Recreate\n");
     scene.deploy_old().await;
     scene.kubelet.let_pods_of(new, Life::of(&CRASH)).await;
     let running = scene.start(new, &["--rollback"]);

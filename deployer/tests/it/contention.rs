@@ -1,0 +1,86 @@
+//! Several deployers of one Deployment, and those that do not live to the end.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt as _;
+use libtest_mimic::Trial;
+
+use crate::Bed;
+use crate::control_plane::ControlPlane;
+use crate::node::{Life, NOT_READY};
+use crate::scene::{NAME, Scene};
+
+pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
+    let mut trials = vec![
+        bed.trial("a deployer killed at any moment is run again and done", killed),
+        bed.trial("an interrupted deployer says that the rollout goes on, and how to look", interrupted),
+    ];
+    // Twenty times in all, some side by side.
+    let part =
+        |part| bed.trial(format!("of two deployers at once one wins, never a mixture ({part} of 4)"), two_at_once);
+    trials.extend((1..=4).map(part));
+    trials
+}
+
+async fn two_at_once(plane: &'static ControlPlane) {
+    let scene = Scene::set(plane).await;
+    scene.edit("replicas: 2", "replicas: 1");
+    for pair in scene.commits.line[..10].chunks(2) {
+        let (earlier, later) = (&pair[0], &pair[1]);
+        let (one, other) = (scene.start(earlier, &[]), scene.start(later, &[]));
+        let (one, other) = tokio::join!(one.end(), other.end());
+        // The later commit may replace the earlier one, never the other way round.
+        other.ends_with(0, &["done", &later[..12]]);
+        assert!(matches!(one.code, 0 | 4), "{one}");
+        assert_eq!(one.json["exit_code"], one.code, "{one}");
+        assert_eq!(carried(&scene).await, [&**later; 4], "a mixture:\n{one}\n{other}");
+        assert_eq!(scene.ready(later).await, 1);
+    }
+}
+
+/// Which commit each document says it is of: Deployment, pod template, Service, budget.
+async fn carried(scene: &Scene) -> [String; 4] {
+    const COMMIT: &str = "request-info.dev/commit";
+    let deployment = scene.deployment().await;
+    let service = scene.api::<Service>().get(NAME).await.expect("it exists");
+    let budget = scene.api::<PodDisruptionBudget>().get(NAME).await.expect("it exists");
+    let template = deployment.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref()?.annotations.as_ref());
+    [
+        deployment.annotations()[COMMIT].clone(),
+        template.map(|annotations| annotations[COMMIT].clone()).unwrap_or_default(),
+        service.annotations()[COMMIT].clone(),
+        budget.annotations()[COMMIT].clone(),
+    ]
+}
+
+async fn killed(plane: &'static ControlPlane) {
+    let scene = Scene::with_old(plane).await;
+    for (moment, commit) in (0..10).zip(&scene.commits.line) {
+        let running = scene.start(commit, &[]);
+        tokio::time::sleep(Duration::from_millis(25 + 75 * moment)).await;
+        running.signal("-KILL");
+        let killed = running.end().await;
+        let again = scene.deploy(commit).await;
+        assert_eq!(again.code, 0, "killed: {killed}\nrun again: {again}");
+        assert_eq!(carried(&scene).await, [&**commit; 4], "killed: {killed}\nrun again: {again}");
+        assert_eq!(scene.ready(commit).await, 2);
+    }
+}
+
+async fn interrupted(plane: &'static ControlPlane) {
+    let scene = Scene::with_old(plane).await;
+    let (new, newer) = (&scene.commits.new, &scene.commits.newer);
+    for (signal, code, commit) in [("-INT", 130, new), ("-TERM", 143, newer)] {
+        scene.kubelet.let_pods_of(commit, Life::of(&NOT_READY)).await;
+        let running = scene.start(commit, &[]);
+        scene.first_pod_of(commit).await;
+        running.said("pods to replace").await;
+        running.signal(signal);
+        let run = running.end().await;
+        run.ends_with(code, &["goes on by itself"]);
+        assert!(run.stderr.contains("deployer status"), "it should say how to look: {run}");
+        assert!(run.stderr.contains(&scene.commits.old[..12]), "it should say what serves now: {run}");
+    }
+}

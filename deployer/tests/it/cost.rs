@@ -1,0 +1,60 @@
+//! What a rollout costs the API server, by its own audit log.
+
+use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::Bed;
+use crate::control_plane::ControlPlane;
+use crate::node::{HEALTHY, Life, NOT_READY};
+use crate::scene::Scene;
+
+/// Requests of one rollout, beyond one for each pod.
+const REQUESTS: usize = 25;
+
+pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
+    vec![
+        bed.trial("a rollout takes at most 25 requests and one for each pod, however long it lasts", however_long),
+        bed.trial("a rollout takes no more requests beside 200 other pods", beside_others),
+    ]
+}
+
+async fn however_long(plane: &'static ControlPlane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    let before = plane.requests_of(&scene.user()).len();
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY).then(10, &HEALTHY)).await;
+    costs(&scene, before).await;
+}
+
+async fn beside_others(plane: &'static ControlPlane) {
+    let scene = Scene::with_old(plane).await;
+    let pods = scene.api::<Pod>();
+    let create = |number: usize| {
+        let pod = json!({
+            "metadata": {"name": format!("other-{number}"), "labels": {"app": "other"}},
+            "spec": {"schedulerName": "none", "containers": [{"name": "other", "image": "other"}]},
+        });
+        let (pods, pod) = (&pods, serde_json::from_value(pod).expect("it is a pod"));
+        async move { pods.create(&PostParams::default(), &pod).await.expect("it can be") }
+    };
+    for tens in 0..20 {
+        join_all((tens * 10..tens * 10 + 10).map(create)).await;
+    }
+    let before = plane.requests_of(&scene.user()).len();
+    costs(&scene, before).await;
+}
+
+async fn costs(scene: &Scene, before: usize) {
+    let new = &scene.commits.new;
+    let run = scene.deploy(new).await;
+    run.ends_with(0, &["done", &new[..12]]);
+    let requests = scene.plane.requests_of(&scene.user());
+    let (count, pods) = (requests.len() - before, scene.pods().await.len());
+    assert!(count > 0, "the audit log does not know the deployer");
+    let list: Vec<_> =
+        requests.iter().map(|request| format!("{} {} {}", request.code, request.verb, request.uri)).collect();
+    assert!(count <= REQUESTS + pods, "{count} requests for {pods} pods:\n{}\n{run}", list.join("\n"));
+}

@@ -1,0 +1,149 @@
+//! Whatever a person can get wrong is told in one message, with the documented exit code, and changes nothing.
+
+use libtest_mimic::Trial;
+
+use crate::Bed;
+use crate::control_plane::ControlPlane;
+use crate::scene::{Run, Running, Scene, image};
+
+pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
+    vec![
+        bed.trial("bad input is told in one message and changes nothing", bad_input),
+        bed.trial("a commit that is not newer is refused with the remedy, unless its order is to be ignored", order),
+        bed.trial("an API server that is not there is named", nobody_there),
+        bed.trial("a live Deployment that says of no commit is replaced with a warning", no_annotation),
+    ]
+}
+
+struct Bad {
+    what: &'static str,
+    /// Words in the template and what stands in their place.
+    template: &'static [(&'static str, &'static str)],
+    /// Options and their values: other ones than the good ones, or more. `{new}` and `{side}` stand for commits.
+    options: &'static [(&'static str, &'static str)],
+    code: i32,
+    says: &'static [&'static str],
+}
+
+#[rustfmt::skip]
+const TABLE: &[Bad] = &[
+    // The template.
+    Bad { what: "no such file", template: &[], options: &[("--template", "no/such/file")], code: 2, says: &["no/such/file"] },
+    Bad { what: "no place for the image", template: &[("<IMAGE>", "nginx")], options: &[], code: 2, says: &["<IMAGE>"] },
+    Bad { what: "no Deployment", template: &[("kind: Deployment", "kind: StatefulSet")], options: &[], code: 2, says: &["no Deployment"] },
+    Bad { what: "two Deployments", template: &[("apiVersion: v1\nkind: Service", "apiVersion: apps/v1\nkind: Deployment")], options: &[], code: 2, says: &["2 Deployments"] },
+    Bad { what: "not YAML", template: &[("replicas: 2", "replicas: [2")], options: &[], code: 2, says: &["line", "column"] },
+    Bad { what: "a document without a name", template: &[("kind: Service\nmetadata:\n  name: request-info", "kind: Service\nmetadata: {}")], options: &[], code: 2, says: &["document 2", "metadata.name"] },
+    Bad { what: "a Deployment that is paused", template: &[("replicas: 2", "paused: true")], options: &[], code: 2, says: &["paused"] },
+    Bad { what: "a deadline beyond the timeout", template: &[], options: &[("--timeout", "90s")], code: 2, says: &["progressDeadlineSeconds", "--timeout"] },
+    // The options.
+    Bad { what: "an image without a tag", template: &[], options: &[("--image", "registry.example/request-info")], code: 2, says: &["no tag"] },
+    Bad { what: "an image that is none", template: &[], options: &[("--image", "registry.example/Web:{new}")], code: 2, says: &["Web"] },
+    Bad { what: "a digest", template: &[], options: &[("--image", "registry.example/request-info@sha256:00")], code: 2, says: &["digest"] },
+    Bad { what: "a tag of another commit", template: &[], options: &[("--image", "registry.example/request-info:{side}")], code: 2, says: &["no prefix"] },
+    Bad { what: "a commit that is not hexadecimal", template: &[], options: &[("--commit", "refs/heads/main")], code: 2, says: &["hexadecimal", "git rev-parse"] },
+    Bad { what: "a commit that is short", template: &[], options: &[("--commit", "abcdef0")], code: 2, says: &["40", "git rev-parse"] },
+    Bad { what: "a timeout that is none", template: &[], options: &[("--timeout", "soon")], code: 2, says: &["--timeout", "soon"] },
+    Bad { what: "an unknown option", template: &[], options: &[("--no-such-option", "")], code: 2, says: &["--no-such-option"] },
+    Bad { what: "an unknown context", template: &[], options: &[("--context", "nowhere")], code: 3, says: &["nowhere"] },
+    // What only the API server can know.
+    Bad { what: "a namespace of somebody else", template: &[], options: &[("-n", "default")], code: 3, says: &["not allowed in namespace default"] },
+    Bad { what: "an unknown field", template: &[("replicas: 2", "replicas: 2\n  replica: 2")], options: &[], code: 3, says: &["spec.replica"] },
+    Bad { what: "a field of another type", template: &[("replicas: 2", "replicas: two")], options: &[], code: 3, says: &["replicas"] },
+    Bad { what: "a selector that does not match", template: &[("labels: {app: request-info}", "labels: {app: other}")], options: &[], code: 3, says: &["selector"] },
+    Bad { what: "another selector than the live one", template: &[("{app: request-info}", "{app: other}")], options: &[], code: 3, says: &["selector", "immutable"] },
+    Bad { what: "a bad document after good ones", template: &[("minAvailable: 1", "minAvailable: many")], options: &[], code: 3, says: &["PodDisruptionBudget", "minAvailable"] },
+    Bad { what: "a kind that the server does not know", template: &[("policy/v1", "policy/v9")], options: &[], code: 3, says: &["PodDisruptionBudget", "policy/v9"] },
+];
+
+async fn bad_input(plane: &'static ControlPlane) {
+    let scene = Scene::with_old(plane).await;
+    let before = scene.versions().await;
+    let mut wrong = Vec::new();
+    let good = std::fs::read_to_string(scene.template()).expect("it was written");
+    for bad in TABLE {
+        let text = bad.template.iter().fold(good.clone(), |text, (from, to)| {
+            assert!(text.contains(from), "{}: the template does not say {from:?}", bad.what);
+            text.replace(from, to)
+        });
+        std::fs::write(scene.template(), text).expect("the directory is ours");
+        let run = bad.run(&scene).await;
+        if let Some(complaint) = bad.complaint(&run) {
+            wrong.push(format!("{}: {complaint}: {run}", bad.what));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert_eq!(scene.versions().await, before);
+}
+
+impl Bad {
+    async fn run(&self, scene: &Scene) -> Run {
+        let commits = scene.commits;
+        let (image, template) = (image(&commits.new), scene.template().display().to_string());
+        let mut options = vec![
+            ("--image", image),
+            ("--commit", commits.new.clone()),
+            ("--template", template),
+            ("-n", scene.namespace.clone()),
+            ("--timeout", "3m".to_owned()),
+            ("-o", "json".to_owned()),
+        ];
+        for (name, value) in self.options {
+            let value = value.replace("{new}", &commits.new[..12]).replace("{side}", &commits.side[..12]);
+            match options.iter_mut().find(|(option, _)| option == name) {
+                Some((_, good)) => *good = value,
+                None => options.push((name, value)),
+            }
+        }
+        let options = options.iter().flat_map(|(name, value)| [*name, value]).filter(|word| !word.is_empty());
+        Running::of(scene.deployer(["deploy"].into_iter().chain(options))).end().await
+    }
+
+    /// What is not as it should be.
+    fn complaint(&self, run: &Run) -> Option<String> {
+        if run.code != self.code || run.json["exit_code"] != self.code {
+            return Some(format!("the exit code should be {}", self.code));
+        }
+        let cause = run.json["cause"].as_str().unwrap_or_default();
+        let unsaid = self.says.iter().find(|words| !run.stderr.contains(*words) || !cause.contains(*words));
+        unsaid.map(|words| format!("it should say {words:?} on standard error and in the document's cause"))
+    }
+}
+
+async fn order(plane: &'static ControlPlane) {
+    let scene = Scene::set(plane).await;
+    let commits = scene.commits;
+    let unknown = "0123456789012345678901234567890123456789";
+    assert_eq!(scene.deploy(&commits.new).await.code, 0);
+    let before = scene.versions().await;
+    for (commit, says) in [
+        (&*commits.old, &["older", "--ignore-order"][..]),
+        (&*commits.side, &["diverged", "--ignore-order"]),
+        (unknown, &["unknown", "git fetch", "--ignore-order"]),
+    ] {
+        let run = scene.deploy(commit).await;
+        run.ends_with(4, &[]);
+        for words in says {
+            assert!(run.stderr.contains(words), "it should say {words:?}: {run}");
+        }
+        assert_eq!(scene.versions().await, before, "{run}");
+    }
+    let run = scene.deploy_with(&commits.old, &["--ignore-order"]).await;
+    run.ends_with(0, &["done", &commits.old[..12]]);
+}
+
+async fn no_annotation(plane: &'static ControlPlane) {
+    let scene = Scene::with_old(plane).await;
+    let none = serde_json::json!({"annotations": {"request-info.dev/commit": null}});
+    scene.change(serde_json::json!({"metadata": none, "spec": {"template": {"metadata": none}}})).await;
+    let run = scene.deploy(&scene.commits.new).await;
+    run.ends_with(0, &["done", &scene.commits.new[..12]]);
+    assert_eq!(run.json["warnings"].as_array().map(Vec::len), Some(1), "{run}");
+}
+
+async fn nobody_there(plane: &'static ControlPlane) {
+    let scene = Scene::set(plane).await;
+    scene.write_kubeconfig_for(1, "nobody");
+    let run = scene.deploy(&scene.commits.new).await;
+    run.ends_with(3, &["https://127.0.0.1:1/", "refused"]);
+}

@@ -1,0 +1,74 @@
+//! A control plane that is not well. These tests have one of their own, one after the other.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+
+use crate::Bed;
+use crate::control_plane::ControlPlane;
+use crate::node::{HEALTHY, Life, NOT_READY};
+use crate::scene::Scene;
+
+const AWAY: Duration = Duration::from_secs(10);
+
+pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
+    vec![
+        bed.trial_alone("04 a status of an older generation is not judged", older_generation),
+        bed.trial_alone("31 an API server that hangs for 10 s delays the rollout and nothing else", hangs),
+        bed.trial_alone(
+            "31, 32 an API server that is gone for 10 s is a line, and its expired watches are listed anew",
+            gone,
+        ),
+    ]
+}
+
+async fn older_generation(plane: &'static ControlPlane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    plane.freeze("kube-controller-manager");
+    let running = scene.start(new, &[]);
+    running.said("applied").await;
+    let deployment = scene.deployment().await;
+    let observed = deployment.status.and_then(|status| status.observed_generation);
+    assert!(observed < deployment.metadata.generation, "the controllers are not frozen");
+    // No event can be awaited for what must not happen.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let judged = running.has_said("done") || running.has_said("serving") || running.has_said("failed");
+    plane.thaw("kube-controller-manager");
+    let run = running.end().await;
+    assert!(!judged, "judged by a status of an older generation: {run}");
+    run.ends_with(0, &["done", &new[..12]]);
+}
+
+async fn hangs(plane: &'static ControlPlane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY)).await;
+    let running = scene.start(new, &[]);
+    scene.first_pod_of(new).await;
+    plane.freeze("kube-apiserver");
+    tokio::time::sleep(AWAY).await;
+    plane.thaw("kube-apiserver");
+    scene.kubelet.let_pods_of(new, Life::of(&HEALTHY)).await;
+    let run = running.end().await;
+    run.ends_with(0, &["done", &new[..12]]);
+    assert_eq!(scene.ready(new).await, 2);
+}
+
+async fn gone(plane: &'static ControlPlane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY)).await;
+    let running = scene.start(new, &[]);
+    scene.first_pod_of(new).await;
+    plane.restart_api_server(AWAY).await;
+    scene.kubelet.let_pods_of(new, Life::of(&HEALTHY)).await;
+    let run = running.end().await;
+    run.ends_with(0, &["done", &new[..12]]);
+    assert_eq!(scene.ready(new).await, 2);
+    let lines: Vec<_> = run.stderr.lines().filter(|line| line.contains("API server")).collect();
+    assert!((1..=2).contains(&lines.len()), "gone and back are a line each: {run}");
+    let expired =
+        plane.requests_of(&scene.user()).into_iter().filter(|request| request.verb == "watch" && request.code == 410);
+    assert!(expired.count() > 0, "no watch has expired, so nothing was shown");
+}

@@ -1,0 +1,119 @@
+//! The Role that is shipped: enough, and nothing in it that is not needed.
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::Bed;
+use crate::control_plane::{ControlPlane, Request};
+use crate::node::{Life, NOT_READY};
+use crate::scene::{Scene, shipped_role};
+
+pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
+    vec![
+        bed.trial("a permission that is missing is named, and nothing is changed", missing_permission),
+        bed.trial("there is no permission in the Role that the deployer does not use", all_are_used),
+    ]
+}
+
+/// One verb on one resource.
+#[derive(PartialEq, Eq)]
+struct Permission {
+    verb: String,
+    resource: String,
+}
+
+impl Permission {
+    fn allows(&self, request: &Request) -> bool {
+        self.verb == request.verb && self.resource == request.resource
+    }
+}
+
+fn permissions(documents: &[Value]) -> Vec<Permission> {
+    let mut permissions = Vec::new();
+    for rule in documents.iter().flat_map(rules) {
+        for verb in texts(&rule["verbs"]) {
+            for resource in texts(&rule["resources"]) {
+                let permission = Permission { verb: verb.clone(), resource };
+                if !permissions.contains(&permission) {
+                    permissions.push(permission);
+                }
+            }
+        }
+    }
+    permissions
+}
+
+fn rules(document: &Value) -> &[Value] {
+    document["rules"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn texts(values: &Value) -> Vec<String> {
+    values.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The same without this permission: a rule of many resources and verbs is taken apart.
+fn reduced(mut documents: Vec<Value>, missing: &Permission) -> Vec<Value> {
+    for document in &mut documents {
+        let mut left = Vec::new();
+        for rule in rules(document) {
+            for resource in texts(&rule["resources"]) {
+                let verbs = texts(&rule["verbs"]);
+                let verbs: Vec<_> =
+                    verbs.into_iter().filter(|verb| (verb, &resource) != (&missing.verb, &missing.resource)).collect();
+                let mut rule = rule.clone();
+                rule["resources"] = json!([resource]);
+                rule["verbs"] = json!(verbs);
+                if !verbs.is_empty() {
+                    left.push(rule);
+                }
+            }
+        }
+        if document["kind"] == "Role" {
+            document["rules"] = json!(left);
+        }
+    }
+    documents
+}
+
+async fn missing_permission(plane: &'static ControlPlane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    let before = scene.version().await;
+    let permissions = permissions(&shipped_role());
+    assert!(permissions.len() > 10, "the Role was not understood");
+    for missing in &permissions {
+        scene.grant(reduced(shipped_role(), missing)).await;
+        let Permission { verb, resource } = missing;
+        // The API server hears of another Role a moment later. Until then the deployer is let do nothing but look.
+        let wanted = format!("{verb} {resource}");
+        scene
+            .until(&format!("{wanted} is missed"), async || {
+                let run = scene.deploy_with(new, &["--rollback", "--dry-run"]).await;
+                run.code == 3 && run.verdict().contains(&wanted) && run.json["cause"].to_string().contains(&wanted)
+            })
+            .await;
+    }
+    scene.grant(shipped_role()).await;
+    assert_eq!(scene.version().await, before);
+}
+
+/// A first deploy, an update, and a failure that is looked into and gone back from need the whole Role between them.
+async fn all_are_used(plane: &'static ControlPlane) {
+    let scene = Scene::set(plane).await;
+    let commits = scene.commits;
+    scene.edit("progressDeadlineSeconds: 90", "progressDeadlineSeconds: 6");
+    scene.kubelet.let_pods_of(&commits.newer, Life::of(&NOT_READY)).await;
+    for (commit, options, code) in
+        [(&commits.old, &[][..], 0), (&commits.new, &[], 0), (&commits.newer, &["--rollback"], 1)]
+    {
+        let run = scene.deploy_with(commit, options).await;
+        assert_eq!(run.code, code, "{run}");
+    }
+    let requests = plane.requests_of(&scene.user());
+    let unused: Vec<_> = permissions(&shipped_role())
+        .into_iter()
+        .filter(|permission| !requests.iter().any(|request| permission.allows(request)))
+        .map(|Permission { verb, resource }| format!("{verb} {resource}"))
+        .collect();
+    assert!(unused.is_empty(), "never used: {}", unused.join(", "));
+}
