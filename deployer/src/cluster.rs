@@ -13,7 +13,7 @@ use kube::config::{KubeConfigOptions, KubeconfigError};
 use kube::{Client, Config, Error};
 use serde_json::json;
 
-use crate::fields::{self, Conflict, MANAGER};
+use crate::fields::{self, MANAGER, Taken};
 use crate::outcome::{Ending, Outcome};
 use crate::rollout::Snapshot;
 use crate::template::Document;
@@ -135,19 +135,15 @@ impl Cluster {
         patiently(self.dynamic(resource).get_opt(name)).await
     }
 
-    /// Has the server check the document, strictly, as if it were applied. Returns the fields that an apply takes
-    /// from others.
-    pub(crate) async fn dry_run(&self, document: &Document) -> kube::Result<Vec<Conflict>> {
+    /// Has the server check the document, strictly, as if it were applied over `live`. Returns the fields that the apply
+    /// takes from others.
+    pub(crate) async fn dry_run(&self, document: &Document, live: Option<&ObjectMeta>) -> kube::Result<Vec<Taken>> {
         let api = self.dynamic(&document.resource());
+        let parameters = PatchParams::apply(MANAGER).force().dry_run().validation_strict();
         let patch = Patch::Apply(document.object(None));
-        let gently = PatchParams::apply(MANAGER).dry_run().validation_strict();
-        let refusal = match patiently(api.patch(document.name(), &gently, &patch)).await {
-            Ok(_) => return Ok(Vec::new()),
-            Err(Error::Api(status)) if status.code == 409 => status,
-            Err(error) => return Err(error),
-        };
-        patiently(api.patch(document.name(), &gently.force(), &patch)).await?;
-        Ok(fields::conflicts(&refusal))
+        let applied = patiently(api.patch(document.name(), &parameters, &patch)).await?;
+        let books = |metadata: &ObjectMeta| metadata.managed_fields.clone().unwrap_or_default();
+        Ok(live.map(|live| fields::taken(&books(live), &books(&applied.metadata))).unwrap_or_default())
     }
 
     /// Writes the document over `live`, and over nothing else: not over what somebody wrote since, and where there was
@@ -252,11 +248,24 @@ impl Cluster {
         rejected(format!("cannot {do_it}: {}", self.explain(error)))
     }
 
+    /// The end of a run whose document was refused in the dry run.
+    pub(crate) fn refusal(&self, document: &Document, error: &Error) -> Ending {
+        let (kind, name, version) = (document.kind(), document.name(), document.resource().api_version);
+        rejected(match error {
+            Error::Api(status) if status.code == 404 && !is_of_namespace(status) => {
+                format!(
+                    "the API server knows no {kind} of {version}, and the template has one, {name}: kubectl api-resources"
+                )
+            }
+            error => format!("the dry run of {kind} {name} was refused: {}", self.explain(error)),
+        })
+    }
+
     /// What went wrong, and what to do where that is known.
     pub(crate) fn explain(&self, error: &Error) -> String {
         match error {
             Error::Api(status) if status.code == 401 => self.unauthorized(),
-            Error::Api(status) if status.code == 404 && status.message.starts_with("namespaces ") => format!(
+            Error::Api(status) if status.code == 404 && is_of_namespace(status) => format!(
                 "there is no namespace {} ({}): kubectl create namespace {}",
                 self.namespace, status.message, self.namespace
             ),
@@ -285,9 +294,14 @@ fn unwritten(error: Error) -> Unwritten {
     match error {
         Error::Api(status) if status.code == 409 => Unwritten::Stale,
         // It was there when it was read.
-        Error::Api(status) if status.code == 404 && !status.message.starts_with("namespaces ") => Unwritten::Stale,
+        Error::Api(status) if status.code == 404 && !is_of_namespace(&status) => Unwritten::Stale,
         error => Unwritten::Refused(error),
     }
+}
+
+/// Whether it is the namespace that is not there.
+fn is_of_namespace(status: &kube::core::Status) -> bool {
+    status.message.starts_with("namespaces ")
 }
 
 async fn patiently<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {

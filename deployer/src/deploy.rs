@@ -1,11 +1,9 @@
 //! The order of work of a rollout: refuse, check, judge, apply, watch, prove; and on failure say why, and go back.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::DynamicObject;
 use tokio::time::Instant;
@@ -13,11 +11,11 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, Unwritten};
 use crate::order::Order;
 use crate::outcome::{Ending, Outcome};
-use crate::output::{Output, PodReport, RollbackReport, seconds};
+use crate::output::{Output, RollbackReport, seconds};
 use crate::rollback::{Undone, no_deployment, typed, undo};
 use crate::rollout::{self, Cause, Snapshot, Target, commit_of_template};
-use crate::template::{self, COMMIT, Commit, Documents, Image, short};
-use crate::watch::{End, Followed, follow};
+use crate::template::{self, Commit, Documents, Image, short};
+use crate::watch::{End, Followed, follow, show_pods};
 use crate::{diagnosis, permissions, proof};
 
 /// How often another deployer may write in between before that is no coincidence.
@@ -69,14 +67,12 @@ pub(crate) async fn deploy(
     output: &Output,
 ) -> Result<Ending, Ending> {
     permissions::check(cluster, &documents, request.rollback).await?;
-    let applied = match apply(cluster, request, &mut documents, output).await? {
-        Some(applied) => applied,
-        None => return Ok(Ending::new(Outcome::Done, "the dry run was accepted, and nothing was changed")),
+    let Some(applied) = apply(cluster, request, &mut documents, output).await? else {
+        return Ok(Ending::new(Outcome::Done, "the dry run was accepted, and nothing was changed"));
     };
     let name = documents.deployment.name();
     let followed =
         follow(cluster, &applied.deployment, &applied.target, applied.since, request.timeout, output).await?;
-    report_pods(&followed, output);
     match &followed.end {
         End::Done => {
             proof::prove(cluster, &followed.assessment.ready, request.commit.as_str(), output).await?;
@@ -134,7 +130,7 @@ async fn apply(
             documents.deployment.leave_replicas_at(replicas);
         }
         if attempt == 0 {
-            dry_run(cluster, documents, output).await?;
+            dry_run(cluster, documents, &live, output).await?;
         }
         if request.dry_run {
             return Ok(None);
@@ -209,19 +205,18 @@ fn replicas(deployment: &Deployment) -> Option<i32> {
     deployment.spec.as_ref()?.replicas
 }
 
-async fn dry_run(cluster: &Cluster, documents: &Documents, output: &Output) -> Result<(), Ending> {
+async fn dry_run(
+    cluster: &Cluster,
+    documents: &Documents,
+    live: &[Option<DynamicObject>],
+    output: &Output,
+) -> Result<(), Ending> {
     let mut accepted = Vec::new();
-    for document in documents.all() {
+    for (document, live) in documents.all().zip(live) {
         let (kind, name) = (document.kind(), document.name());
-        let conflicts = cluster.dry_run(document).await;
-        let conflicts = conflicts.map_err(|error| {
-            Ending::new(
-                Outcome::Rejected,
-                format!("the dry run of {kind} {name} was refused: {}", cluster.explain(&error)),
-            )
-        })?;
-        for conflict in conflicts {
-            output.say(&format!("{kind} {name}: {} is taken over from {}", conflict.field, conflict.manager));
+        let taken = cluster.dry_run(document, live.as_ref().map(|live| &live.metadata)).await;
+        for taken in taken.map_err(|error| cluster.refusal(document, &error))? {
+            output.say(&format!("{kind} {name}: {} is taken over from {}", taken.field, taken.manager));
         }
         accepted.push(format!("{kind} {name}"));
     }
@@ -283,7 +278,7 @@ fn done(name: &str, commit: &str, followed: &Followed, output: &Output) -> Endin
     Ending::new(
         Outcome::Done,
         match followed.assessment.wanted {
-            0 => format!("{name} {commit} is applied and replicas is 0: nobody is served"),
+            0 => format!("{name} {commit} runs on 0 pods: replicas is 0, and nobody is served"),
             1 => format!("{name} {commit} serves on 1 pod ({times})"),
             pods => format!("{name} {commit} serves on {pods} pods ({times})"),
         },
@@ -313,45 +308,6 @@ fn rollout_has_previous(followed: &Followed) -> bool {
     deployment.is_some_and(|deployment| rollout::previous(deployment, &followed.seen.replica_sets).is_some())
 }
 
-/// Notes which pods there are at the end, and what serves.
-fn report_pods(followed: &Followed, output: &Output) {
-    let (seen, wanted) = (&followed.seen, followed.assessment.wanted);
-    output.record(|report| {
-        report.pods = pods(seen);
-        report.serves_now = Some(serves_now(seen, wanted));
-        let ready: usize = rollout::serving(&seen.pods).iter().map(|(_, count)| count).sum();
-        let wanted = usize::try_from(wanted).unwrap_or_default();
-        if matches!(followed.end, End::Failed(_)) && wanted > 0 && followed.fewest_ready >= wanted && ready >= wanted {
-            report.serves_now = report.serves_now.take().map(|serves| format!("{serves}; there were never fewer"));
-        }
-    });
-}
-
-/// The pods that are not over, by name.
-pub(crate) fn pods(seen: &Snapshot) -> Vec<PodReport> {
-    let live = seen.pods.iter().filter(|pod| !rollout::is_over(pod));
-    let mut pods: Vec<PodReport> = live
-        .map(|pod: &Arc<Pod>| PodReport {
-            name: pod.name_any(),
-            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-            ready: rollout::is_ready(pod),
-            commit: pod.annotations().get(COMMIT).cloned(),
-        })
-        .collect();
-    pods.sort_by(|a, b| a.name.cmp(&b.name));
-    pods
-}
-
-/// For example `81be09aa43f1 on 3 of 3 pods`.
-pub(crate) fn serves_now(seen: &Snapshot, wanted: i32) -> String {
-    let serving = rollout::serving(&seen.pods);
-    if serving.is_empty() {
-        return "nothing: no pod is ready".to_owned();
-    }
-    let parts = serving.iter().map(|(commit, count)| format!("{} on {count} of {wanted} pods", short(commit)));
-    parts.collect::<Vec<_>>().join(", ")
-}
-
 /// Puts the revision before back after a failure. The failure stays one.
 async fn go_back(
     cluster: &Cluster,
@@ -365,7 +321,7 @@ async fn go_back(
         output.record(|report| report.rollback = Some(RollbackReport { outcome, commit, cause }));
     };
     let broken =
-        |why: &str| Ending::new(Outcome::Broken, format!("{}; and going back failed, too: {why}", failure.cause));
+        |why: &str| Ending::new(Outcome::Broken, format!("{}; and the rollback failed, too: {why}", failure.cause));
     output.say(&format!("failed: {}", failure.cause));
     let undone = match undo(cluster, name).await {
         Ok(Some(undone)) => undone,
@@ -381,7 +337,6 @@ async fn go_back(
     let commit = undone.commit.as_deref();
     match follow_back(cluster, &undone, timeout, output).await {
         Ok(followed) => {
-            report_pods(&followed, output);
             if let End::Done = followed.end {
                 note("done", commit, None);
                 return Err(failure);
@@ -436,7 +391,6 @@ pub(crate) async fn roll_back(
         report.image = undone.target.images.first().cloned();
     });
     let followed = follow_back(cluster, &undone, timeout, output).await?;
-    report_pods(&followed, output);
     match &followed.end {
         End::Done => {
             if let Some(commit) = &commit {
@@ -469,11 +423,10 @@ pub(crate) async fn status(cluster: &Cluster, name: &str, output: &Output) -> Re
     let assessment = rollout::assess(&target, &seen, cluster.now());
     let commit = target.commit.as_deref();
     output.record(|report| {
-        report.commit = target.commit.clone();
+        report.commit.clone_from(&target.commit);
         report.image = target.images.first().cloned();
-        report.pods = pods(&seen);
-        report.serves_now = Some(serves_now(&seen, assessment.wanted));
     });
+    show_pods(&seen, assessment.wanted, output);
     let revision = commit.map_or("a revision without a commit", short);
     for warning in &assessment.warnings {
         output.warn(&warning.text);

@@ -5,6 +5,7 @@ use kube::ResourceExt as _;
 
 use crate::cluster::{Cluster, answer_of};
 use crate::output::Output;
+use crate::pod;
 use crate::rollout::{self, Cause, Snapshot};
 
 /// Lines of a log that are shown.
@@ -32,7 +33,7 @@ pub(crate) async fn diagnose(cluster: &Cluster, deployment: &str, cause: &Cause,
         if is_running && !status.ready {
             evidence.extend(health(cluster, pod, &status.name).await);
         }
-        let has_run = is_running || status.restart_count > 0 || rollout::ends(status).next().is_some();
+        let has_run = is_running || status.restart_count > 0 || pod::ends(status).next().is_some();
         if has_run {
             let previous = !is_running && status.restart_count > 0;
             evidence.extend(log(cluster, &name, &status.name, previous).await);
@@ -47,7 +48,7 @@ pub(crate) async fn diagnose(cluster: &Cluster, deployment: &str, cause: &Cause,
 }
 
 fn headline(pod: &Pod, cause: &Cause) -> String {
-    let mut text = format!("pod {}{}", pod.name_any(), rollout::on_node(pod));
+    let mut text = format!("pod {}{}", pod.name_any(), pod::on_node(pod));
     let state = container(pod, cause).and_then(|status| status.state.as_ref());
     let reason = state.and_then(|state| {
         let waiting = state.waiting.as_ref().and_then(|waiting| waiting.reason.clone());
@@ -62,7 +63,7 @@ fn headline(pod: &Pod, cause: &Cause) -> String {
 
 fn container<'a>(pod: &'a Pod, cause: &Cause) -> Option<&'a ContainerStatus> {
     let name = cause.container.as_ref()?;
-    rollout::container_statuses(pod).find(|status| &status.name == name)
+    pod::container_statuses(pod).find(|status| &status.name == name)
 }
 
 /// The warnings about a pod, the oldest first.
@@ -98,7 +99,7 @@ async fn log(cluster: &Cluster, pod: &str, container: &str, previous: bool) -> V
 
 /// What the readiness probe is told, asked once more by way of the API server.
 async fn health(cluster: &Cluster, pod: &Pod, container: &str) -> Option<String> {
-    let path = rollout::readiness_path(pod, container)?;
+    let path = pod::readiness_path(pod, container)?;
     Some(match cluster.get_from_pod(&pod.name_any(), path).await {
         Ok(answer) => format!("GET {path}: 200 {answer}"),
         Err(error) => format!("GET {path}: {}", answer_of(&error)),

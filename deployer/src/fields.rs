@@ -1,7 +1,8 @@
 //! Who owns which field of an object, as server-side apply keeps the books.
 
+use std::collections::HashSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
-use kube::core::Status;
 use serde_json::Value;
 
 /// The name under which this program applies.
@@ -10,28 +11,59 @@ pub(crate) const MANAGER: &str = "deployer";
 /// What `kubectl apply` calls itself where it computes the change by itself.
 const CLIENT_SIDE_APPLY: &str = "kubectl-client-side-apply";
 
-/// A field that somebody else has set to another value than the template states.
+/// A field that somebody else has set, and that the template sets to another value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Conflict {
+pub(crate) struct Taken {
     /// For example `.spec.replicas`.
     pub(crate) field: String,
     /// For example `kubectl-edit`.
     pub(crate) manager: String,
 }
 
-/// What an apply without force was refused for. Fields that this program wrote by other means than apply are no
-/// conflict; they are migrated, see [`migrated`].
-pub(crate) fn conflicts(status: &Status) -> Vec<Conflict> {
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    causes
-        .filter(|cause| cause.reason == "FieldManagerConflict")
-        .map(|cause| Conflict {
-            field: cause.field.clone(),
-            // conflict with "NAME" using apps/v1
-            manager: cause.message.split('"').nth(1).unwrap_or("somebody").to_owned(),
-        })
-        .filter(|conflict| conflict.manager != MANAGER)
-        .collect()
+/// What others own in the books of `before` and have lost in those of `after`.
+pub(crate) fn taken(before: &[ManagedFieldsEntry], after: &[ManagedFieldsEntry]) -> Vec<Taken> {
+    let mut taken = Vec::new();
+    for entry in before {
+        let manager = entry.manager.as_deref().unwrap_or("somebody");
+        if manager == MANAGER {
+            continue;
+        }
+        let of_the_same = |other: &&ManagedFieldsEntry| {
+            (&other.manager, &other.operation, &other.subresource)
+                == (&entry.manager, &entry.operation, &entry.subresource)
+        };
+        let left = after.iter().filter(of_the_same).flat_map(|entry| paths(entry.fields_v1.as_ref()));
+        let left: HashSet<String> = left.collect();
+        let lost = paths(entry.fields_v1.as_ref()).into_iter().filter(|field| !left.contains(field));
+        taken.extend(lost.map(|field| Taken { field, manager: manager.to_owned() }));
+    }
+    taken
+}
+
+/// The fields of an entry, each as `.spec.containers[name="a"].image`.
+fn paths(fields: Option<&FieldsV1>) -> Vec<String> {
+    let mut paths = Vec::new();
+    if let Some(FieldsV1(fields)) = fields {
+        collect(fields, "", &mut paths);
+    }
+    paths
+}
+
+fn collect(fields: &Value, path: &str, paths: &mut Vec<String>) {
+    let mut is_leaf = true;
+    for (key, below) in fields.as_object().into_iter().flatten() {
+        let step = match key.split_once(':') {
+            Some(("f", name)) => format!(".{name}"),
+            Some(("k", keys)) => format!("[{}]", keys.trim_start_matches('{').trim_end_matches('}')),
+            Some((_, value)) => format!("[{value}]"),
+            None => continue, // a dot: that the parent itself is there
+        };
+        is_leaf = false;
+        collect(below, &format!("{path}{step}"), paths);
+    }
+    if is_leaf && !path.is_empty() {
+        paths.push(path.to_owned());
+    }
 }
 
 /// The books with everything that is left of client-side apply, and of this program's own creating and going back,
@@ -123,6 +155,41 @@ mod tests {
             ),
         ] {
             assert_eq!(migrated(&books(&before)), after.map(|after| books(&after)), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_an_apply_takes_from_somebody_is_named_with_its_owner() {
+        let (image, replicas) = (
+            json!({"f:spec": {"f:containers": {"k:{\"name\":\"a\"}": {".": {}, "f:image": {}}}}}),
+            json!({"f:spec": {"f:replicas": {}}}),
+        );
+        let mut both = image.clone();
+        merge(&mut both, replicas.clone());
+        for (what, before, after, taken_fields) in [
+            (
+                "nothing is lost",
+                json!([entry("kubectl-edit", "Update", &both)]),
+                json!([entry("kubectl-edit", "Update", &both), entry("deployer", "Apply", &both)]),
+                vec![],
+            ),
+            (
+                "one of two",
+                json!([entry("kubectl-edit", "Update", &both)]),
+                json!([entry("kubectl-edit", "Update", &replicas)]),
+                vec![".spec.containers[\"name\":\"a\"].image"],
+            ),
+            (
+                "all that there was",
+                json!([entry("kubectl-edit", "Update", &replicas)]),
+                json!([]),
+                vec![".spec.replicas"],
+            ),
+            ("our own", json!([entry("deployer", "Update", &both)]), json!([]), vec![]),
+        ] {
+            let found: Vec<String> =
+                taken(&books(&before), &books(&after)).into_iter().map(|taken| taken.field).collect();
+            assert_eq!(found, taken_fields, "{what}");
         }
     }
 

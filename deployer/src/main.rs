@@ -17,6 +17,7 @@ use crate::output::{Format, Output};
 use crate::template::{Commit, Image};
 
 mod cluster;
+mod container;
 mod deploy;
 mod diagnosis;
 mod fields;
@@ -24,6 +25,7 @@ mod order;
 mod outcome;
 mod output;
 mod permissions;
+mod pod;
 mod proof;
 mod rollback;
 mod rollout;
@@ -147,7 +149,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
-        Ok(cli) => ExitCode::from(run(cli.command)),
+        Ok(cli) => ExitCode::from(run(&cli.command)),
         Err(error) => usage(&error),
     }
 }
@@ -170,8 +172,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(Outcome::Invalid.exit_code())
 }
 
-fn run(command: Command) -> u8 {
-    let (place, name) = match &command {
+fn run(command: &Command) -> u8 {
+    let (place, name) = match command {
         Command::Render(build) => return render(build),
         Command::Deploy(deploy) => (&deploy.place, None),
         Command::Status(named) | Command::Rollback { named, .. } => (&named.place, Some(named.name.clone())),
@@ -183,7 +185,7 @@ fn run(command: Command) -> u8 {
     });
     let ending = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            let ending = runtime.block_on(until_signalled(&command, &output));
+            let ending = runtime.block_on(until_signalled(command, &output));
             runtime.shutdown_background(); // a name that is still being looked up holds nobody back
             ending
         }
@@ -226,7 +228,7 @@ async fn act(command: &Command, output: &Output) -> Result<Ending, Ending> {
             let namespace = asked.place.namespace.as_deref().or(documents.namespace());
             let name = documents.deployment.name().to_owned();
             let cluster = connect(&asked.place, namespace, &name, output).await?;
-            deploy::deploy(&cluster, &request, documents, output).await
+            Box::pin(deploy::deploy(&cluster, &request, documents, output)).await
         }
         Command::Status(named) => {
             let cluster = connect(&named.place, named.place.namespace.as_deref(), &named.name, output).await?;

@@ -185,7 +185,7 @@ impl RollbackReport {
     fn sentence(&self) -> String {
         let commit = self.commit.as_deref().map_or("the revision before", short);
         match (self.outcome, &self.cause) {
-            ("done", _) => format!("went back to {commit}"),
+            ("done", _) => format!("rolled back to {commit}"),
             (_, Some(cause)) => cause.clone(),
             (outcome, None) => format!("{outcome}: {commit}"),
         }

@@ -93,7 +93,7 @@ pub(crate) async fn check(cluster: &Cluster, documents: &Documents, going_back: 
     Err(Ending::new(
         Outcome::Rejected,
         format!(
-            "not allowed in namespace {namespace}: {}; kubernetes/deployer-rbac.yaml has the Role",
+            "forbidden in namespace {namespace}: {}; kubernetes/deployer-rbac.yaml has the Role that allows it",
             missing.join(", ")
         ),
     ))

@@ -38,8 +38,9 @@ pub(crate) async fn prove(cluster: &Cluster, pods: &[Arc<Pod>], commit: &str, ou
         match answer {
             Ok(found) => {
                 output.record(|report| {
-                    let of_pod = report.pods.iter_mut().find(|reported| reported.name == name);
-                    of_pod.into_iter().for_each(|reported| reported.commit = Some(found.clone()));
+                    if let Some(reported) = report.pods.iter_mut().find(|reported| reported.name == name) {
+                        reported.commit = Some(found.clone());
+                    }
                 });
                 if found == commit {
                     agreed += 1;

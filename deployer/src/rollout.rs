@@ -6,18 +6,20 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Event, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
+use crate::container::{Finding, examine, last_words};
+use crate::pod::{
+    condition, container_statuses, is_over, on_node, readiness_path, ready_since, transition, unschedulable,
+};
 use crate::template::COMMIT;
 
 /// Where the Deployment controller writes the number of a revision, on the Deployment and on its `ReplicaSets`.
 pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
 
-/// How long a kubelet may say that a `ConfigMap` or Secret is missing: its caches lag behind the API server.
-const CONFIGURATION_GRACE: SignedDuration = SignedDuration::from_secs(10);
 /// How long pods may be refused by quota or admission, with none created, before that is certain.
 const CREATION_GRACE: SignedDuration = SignedDuration::from_secs(10);
 /// How long the scheduler may find no node, where nothing adds one.
@@ -283,7 +285,7 @@ impl<'a> Rollout<'a> {
     /// What makes it certain that `pod` will never be ready.
     fn doom(&self, pod: &Arc<Pod>, assessment: &mut Assessment) -> Option<Cause> {
         for status in container_statuses(pod) {
-            match self.container(pod, status) {
+            match examine(pod, status, self.is_young(pod)) {
                 Finding::Fine => {}
                 Finding::Doubt(text) => {
                     let key = format!("{} {}", pod.name_any(), status.name);
@@ -302,86 +304,10 @@ impl<'a> Rollout<'a> {
         self.sandbox(pod, assessment)
     }
 
-    fn container(&self, pod: &Arc<Pod>, status: &ContainerStatus) -> Finding {
-        let name = &status.name;
-        let cause = |summary: String, detail: Option<&str>| Cause {
-            summary,
-            pod: Some(Arc::clone(pod)),
-            container: Some(name.clone()),
-            detail: detail.map(str::to_owned),
-        };
-        let certain = |cause| Finding::DoomedFrom(Timestamp::MIN, cause);
-        let at = format!("container {name} of pod {}", pod.name_any());
-        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
-        let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default();
-        let message = waiting.and_then(|waiting| waiting.message.as_deref()).unwrap_or_default();
-        let ends: Vec<&ContainerStateTerminated> = ends(status).collect();
-
-        match reason {
-            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
-                return match PullFailure::of(reason, message, &status.image) {
-                    failure if failure.is_certain() => {
-                        certain(cause(failure.summary(&status.image, message), Some(message)))
-                    }
-                    failure => Finding::Doubt(failure.summary(&status.image, message)),
-                };
-            }
-            "CreateContainerConfigError" => {
-                let from = status_since(pod) + CONFIGURATION_GRACE;
-                return Finding::DoomedFrom(
-                    from,
-                    cause(format!("{at} cannot be configured: {message}"), Some(message)),
-                );
-            }
-            // A kubelet that is short of time says so in these words, and tries again.
-            "CreateContainerError"
-                if ["deadline exceeded", "is reserved for", "timed out"].iter().any(|w| message.contains(w)) =>
-            {
-                return Finding::Doubt(format!("{at} cannot be created yet: {message}"));
-            }
-            "CreateContainerError" | "RunContainerError" => {
-                return certain(cause(format!("{at} cannot be started: {}", last_words(message)), Some(message)));
-            }
-            _ => {}
-        }
-        if let Some(end) =
-            ends.iter().find(|end| matches!(end.reason.as_deref(), Some("StartError" | "ContainerCannotRun")))
-        {
-            let message = end.message.as_deref().unwrap_or("no reason given");
-            return certain(cause(format!("{at} cannot be started: {}", start_error(message)), Some(message)));
-        }
-
-        // Restarts of before this rollout are nobody's fault now: pods of a revision that is gone back to may be old.
-        let young = self.target.applied.is_some_and(|applied| {
-            pod.metadata
-                .creation_timestamp
-                .as_ref()
-                .is_some_and(|created| created.0 + SignedDuration::from_secs(1) >= applied)
-        });
-        let out_of_memory = ends.iter().filter(|end| end.reason.as_deref() == Some("OOMKilled")).count();
-        let again_and_again =
-            reason == "CrashLoopBackOff" || (young && status.restart_count >= 2) || out_of_memory >= 2;
-        let Some(end) = ends.first().filter(|end| end.exit_code != 0 || !is_init(pod, name)) else {
-            return if again_and_again {
-                certain(cause(format!("{at} ends again and again"), Some(message)))
-            } else {
-                Finding::Fine
-            };
-        };
-        let how = if out_of_memory > 0 {
-            format!("is killed for memory (OOMKilled{})", memory_limit(pod, name))
-        } else {
-            format!("exits with code {}", end.exit_code)
-        };
-        if again_and_again {
-            let restarts = match status.restart_count {
-                1 => "1 restart".to_owned(),
-                restarts => format!("{restarts} restarts"),
-            };
-            return certain(cause(format!("{at} {how} again and again ({restarts})"), end.message.as_deref()));
-        }
-        // A restart of long ago, as a pod that is deployed anew may have behind it, is no news.
-        if young { Finding::Doubt(format!("{at} {how}; the kubelet starts it anew")) } else { Finding::Fine }
+    /// Whether the pod was made by this rollout: a revision that is gone back to may have older ones.
+    fn is_young(&self, pod: &Pod) -> bool {
+        let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0 + SignedDuration::from_secs(1));
+        self.target.applied.is_some_and(|applied| created.is_some_and(|created| created >= applied))
     }
 
     fn unschedulable(
@@ -570,7 +496,7 @@ impl<'a> Rollout<'a> {
         let name = pod.name_any();
         let mut cause = Cause { pod: Some(Arc::clone(pod)), ..Cause::default() };
         for status in container_statuses(pod) {
-            match self.container(pod, status) {
+            match examine(pod, status, self.is_young(pod)) {
                 Finding::Fine => {}
                 Finding::Doubt(summary) => {
                     cause.detail = status
@@ -592,10 +518,10 @@ impl<'a> Rollout<'a> {
         }
         let warnings =
             self.events_of(pod).into_iter().flatten().filter(|event| event.type_.as_deref() == Some("Warning"));
-        let start = warnings.filter(|event| {
+        let mut start = warnings.filter(|event| {
             matches!(event.reason.as_deref(), Some("FailedCreatePodSandBox" | "FailedMount" | "FailedAttachVolume"))
         });
-        if let Some(event) = start.last() {
+        if let Some(event) = start.next_back() {
             let message = event.message.as_deref().unwrap_or_default();
             return Cause {
                 summary: format!("pod {name}{} cannot start: {message}", on_node(pod)),
@@ -617,62 +543,6 @@ impl<'a> Rollout<'a> {
             };
         }
         Cause { summary: format!("pod {name}{} does not start", on_node(pod)), ..cause }
-    }
-}
-
-enum Finding {
-    Fine,
-    /// May still turn out well.
-    Doubt(String),
-    /// Certain from this time on.
-    DoomedFrom(Timestamp, Cause),
-}
-
-/// What the words of a failed pull mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PullFailure {
-    Missing,
-    WrongPlatform,
-    Refused,
-    Invalid,
-    NeverPulled,
-    Unknown,
-}
-
-impl PullFailure {
-    fn of(reason: &str, message: &str, image: &str) -> Self {
-        // The image's own name may have any of these words in it.
-        let words = message.replace(image, "").to_lowercase();
-        let has = |marks: &[&str]| marks.iter().any(|mark| words.contains(mark));
-        match reason {
-            "InvalidImageName" => Self::Invalid,
-            "ErrImageNeverPull" => Self::NeverPulled,
-            _ if has(&["dial tcp", "i/o timeout"]) => Self::Unknown,
-            _ if has(&["no match for platform"]) => Self::WrongPlatform,
-            _ if has(&["unauthorized", "forbidden", "denied", "authentication required", "no basic auth"]) => {
-                Self::Refused
-            }
-            _ if has(&["not found", "manifest unknown", "name unknown", "does not exist"]) => Self::Missing,
-            _ => Self::Unknown,
-        }
-    }
-
-    fn is_certain(self) -> bool {
-        self != Self::Unknown
-    }
-
-    fn summary(self, image: &str, message: &str) -> String {
-        let said = last_words(message);
-        match self {
-            Self::Missing => format!("image {image} does not exist (the registry: {said})"),
-            Self::WrongPlatform => format!("image {image} is not made for the platform of this node ({said})"),
-            Self::Refused => format!("the registry refuses image {image} ({said})"),
-            Self::Invalid => format!("image {image} is no valid name ({said})"),
-            Self::NeverPulled => {
-                format!("image {image} is not on the node and is never pulled (imagePullPolicy: Never)")
-            }
-            Self::Unknown => format!("image {image} cannot be pulled, is the registry away? ({said})"),
-        }
     }
 }
 
@@ -702,17 +572,6 @@ pub(crate) fn previous<'a>(deployment: &Deployment, replica_sets: &'a [Arc<Repli
             let available = set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or_default();
             (available > 0, revision(&set.metadata))
         })
-}
-
-/// Whether a pod's readiness gates and probes say that it may be sent requests.
-pub(crate) fn is_ready(pod: &Pod) -> bool {
-    ready_since(pod).is_some()
-}
-
-/// Whether a pod has ended for good and only its record is left, as an evicted one's.
-pub(crate) fn is_over(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Failed" | "Succeeded"))
 }
 
 /// What the Deployment's pod template says of its commit.
@@ -761,10 +620,6 @@ fn owner(metadata: &ObjectMeta) -> Option<&str> {
     owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }
 
-fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
-    pod.status.as_ref()?.conditions.as_deref()?.iter().find(|condition| condition.type_ == kind)
-}
-
 fn deployment_condition<'a>(
     deployment: &'a Deployment,
     kind: &str,
@@ -772,82 +627,7 @@ fn deployment_condition<'a>(
     deployment.status.as_ref()?.conditions.as_deref()?.iter().find(|condition| condition.type_ == kind)
 }
 
-fn transition(condition: &PodCondition) -> Timestamp {
-    condition.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0)
-}
-
-pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
-    condition(pod, "Ready").filter(|ready| ready.status == "True").map(transition)
-}
-
-fn unschedulable(pod: &Pod) -> Option<(Timestamp, &str)> {
-    let scheduled = condition(pod, "PodScheduled")?;
-    let refused = scheduled.status == "False" && scheduled.reason.as_deref() == Some("Unschedulable");
-    refused.then(|| (transition(scheduled), scheduled.message.as_deref().unwrap_or_default()))
-}
-
-/// Since when the pod's status is what it is: kubelets write it when it changes.
-fn status_since(pod: &Pod) -> Timestamp {
-    let written = pod.managed_fields().iter().filter(|entry| entry.subresource.as_deref() == Some("status"));
-    let written = written.filter_map(|entry| entry.time.as_ref()).max();
-    written.or(pod.metadata.creation_timestamp.as_ref()).map_or(Timestamp::MIN, |time| time.0)
-}
-
-pub(crate) fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
-    let status = pod.status.as_ref();
-    let init = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
-    let main = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
-    init.iter().chain(main)
-}
-
-fn is_init(pod: &Pod, container: &str) -> bool {
-    let init = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
-    init.iter().any(|init| init.name == container)
-}
-
-/// How the container ended, the latest first.
-pub(crate) fn ends(status: &ContainerStatus) -> impl Iterator<Item = &ContainerStateTerminated> {
-    let terminated =
-        |state: &'_ Option<ContainerState>| state.as_ref().and_then(|state| state.terminated.as_ref()).is_some();
-    [&status.state, &status.last_state]
-        .into_iter()
-        .filter(move |state| terminated(state))
-        .filter_map(|state| state.as_ref()?.terminated.as_ref())
-}
-
-fn memory_limit(pod: &Pod, container: &str) -> String {
-    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-    containers
-        .iter()
-        .find(|found| found.name == container)
-        .and_then(|found| found.resources.as_ref()?.limits.as_ref()?.get("memory"))
-        .map_or_else(String::new, |limit| format!(", limit {}", limit.0))
-}
-
-/// The path that the readiness probe of a container asks for.
-pub(crate) fn readiness_path<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
-    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-    let found = containers.iter().find(|found| found.name == container)?;
-    found.readiness_probe.as_ref()?.http_get.as_ref()?.path.as_deref()
-}
-
-pub(crate) fn on_node(pod: &Pod) -> String {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    node.map_or_else(String::new, |node| format!(" on {node}"))
-}
-
 pub(crate) fn occurrences(event: &Event) -> i32 {
     let series = event.series.as_ref().and_then(|series| series.count);
     event.count.or(series).unwrap_or(1).max(1)
-}
-
-/// What stands after the last colon: errors are wrapped from the outside, and the reason is innermost.
-fn last_words(message: &str) -> &str {
-    message.rsplit(": ").next().unwrap_or(message).trim()
-}
-
-/// runc and the shims end every message with `: unknown`.
-fn start_error(message: &str) -> &str {
-    let message = message.strip_suffix(": unknown").unwrap_or(message);
-    message.rsplit_once("unable to start container process: ").map_or(message, |(_, reason)| reason)
 }

@@ -19,9 +19,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::Cluster;
 use crate::outcome::{Ending, Outcome};
-use crate::output::{Output, seconds};
+use crate::output::{Output, PodReport, seconds};
+use crate::pod;
 use crate::rollout::{self, Assessment, Cause, Snapshot, Target, Verdict, assess};
-use crate::template::short;
+use crate::template::{COMMIT, short};
 
 /// One line about an API server that is away does for so long.
 const QUIET: Duration = Duration::from_secs(30);
@@ -34,8 +35,6 @@ pub(crate) struct Followed {
     pub(crate) seen: Snapshot,
     /// What was made of it.
     pub(crate) assessment: Assessment,
-    /// The fewest pods that were ready at any moment of it.
-    pub(crate) fewest_ready: usize,
 }
 
 /// How a rollout ended.
@@ -74,7 +73,7 @@ pub(crate) async fn follow(
             let assessment = assess(target, &seen, now);
             progress.tell(&assessment, &seen);
             if let Some(end) = end_of(&assessment.verdict) {
-                return Ok(Followed { end, seen, assessment, fewest_ready: progress.fewest_ready });
+                return Ok(Followed { end, seen, assessment });
             }
             watch.look_into(assessment.suspect.as_deref());
             if let Some(at) = assessment.recheck {
@@ -97,7 +96,7 @@ pub(crate) async fn follow(
                 let assessment = assess(target, &nothing, cluster.now());
                 (nothing, assessment)
             });
-            return Ok(Followed { end: End::TimedOut, seen, assessment, fewest_ready: progress.fewest_ready });
+            return Ok(Followed { end: End::TimedOut, seen, assessment });
         }
     }
 }
@@ -221,6 +220,30 @@ pub(crate) fn selector(deployment: &Deployment) -> String {
     kube::core::Selector::try_from(selector).map_or_else(|_| String::new(), |selector| selector.to_string())
 }
 
+/// Notes which pods there are, and what serves.
+pub(crate) fn show_pods(seen: &Snapshot, wanted: i32, output: &Output) {
+    let mut pods: Vec<PodReport> = seen
+        .pods
+        .iter()
+        .filter(|pod| !pod::is_over(pod))
+        .map(|pod| PodReport {
+            name: pod.name_any(),
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            ready: pod::is_ready(pod),
+            commit: pod.annotations().get(COMMIT).cloned(),
+        })
+        .collect();
+    pods.sort_by(|a, b| a.name.cmp(&b.name));
+    let serving = rollout::serving(&seen.pods);
+    let parts = serving.iter().map(|(commit, count)| format!("{} on {count} of {wanted} pods", short(commit)));
+    let parts: Vec<String> = parts.collect();
+    let serves = if parts.is_empty() { "nothing: no pod is ready".to_owned() } else { parts.join(", ") };
+    output.record(|report| {
+        report.pods = pods;
+        report.serves_now = Some(serves);
+    });
+}
+
 /// Between attempts to reach the API server again. A person waits, so it is not left alone for long.
 #[derive(Default)]
 struct Doubling(u32);
@@ -275,7 +298,12 @@ impl<'a> Progress<'a> {
 
     fn tell(&mut self, assessment: &Assessment, seen: &Snapshot) {
         let output = self.output;
-        self.fewest_ready = self.fewest_ready.min(seen.pods.iter().filter(|pod| rollout::is_ready(pod)).count());
+        show_pods(seen, assessment.wanted, output);
+        self.fewest_ready = self.fewest_ready.min(seen.pods.iter().filter(|pod| pod::is_ready(pod)).count());
+        if usize::try_from(assessment.wanted).is_ok_and(|wanted| wanted > 0 && self.fewest_ready >= wanted) {
+            output
+                .record(|report| report.serves_now.iter_mut().for_each(|now| now.push_str("; there were never fewer")));
+        }
         for warning in &assessment.warnings {
             if self.warned.insert(warning.key.clone()) {
                 output.warn(&warning.text);
@@ -300,10 +328,9 @@ impl<'a> Progress<'a> {
                 output.record(|report| report.replaced_after_s = Some(seconds(self.since.elapsed())));
             }
             if self.had_old {
-                output.say(match assessment.warnings.is_empty() {
-                    true => "replaced: the last old pod is gone",
-                    false => "replaced: no old pod serves any more",
-                });
+                let overstay = seen.pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some());
+                let what = if overstay { "no old pod serves any more" } else { "the last old pod is gone" };
+                output.say(&format!("replaced: {what}"));
             }
         }
         output.show(&format!(
@@ -318,8 +345,8 @@ impl<'a> Progress<'a> {
         for pod in &assessment.available {
             let is_news = pod.metadata.uid.as_ref().is_some_and(|uid| self.announced.insert(uid.clone()));
             // Pods that were available before it all began are no progress.
-            if is_news && rollout::ready_since(pod).is_some_and(|since| since >= self.since_then) {
-                let node = rollout::on_node(pod);
+            if is_news && pod::ready_since(pod).is_some_and(|since| since >= self.since_then) {
+                let node = pod::on_node(pod);
                 let (count, wanted) = (self.announced.len(), assessment.wanted);
                 self.output.say(&format!("{}{node} is available ({count} of {wanted})", pod.name_any()));
             }
@@ -334,15 +361,13 @@ impl<'a> Progress<'a> {
     fn note_trouble(&mut self, cluster: &Cluster, change: watcher::Result<()>) -> Result<(), Ending> {
         use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
         let error = match change {
-            Ok(()) => return Ok(()),
-            Err(WatchError(status)) if status.code == 410 => return Ok(()), // too far behind: the watcher lists anew
-            Err(NoResourceVersion) => return Ok(()),
+            Ok(()) | Err(NoResourceVersion) => return Ok(()),
             Err(WatchError(status)) => kube::Error::Api(status),
             Err(InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error)) => error,
         };
         if let kube::Error::Api(status) = &error {
             match status.code {
-                410 => return Ok(()),
+                410 => return Ok(()), // too far behind: the watcher lists anew
                 401 | 403 => {
                     let cause = format!("cannot look any longer, the rollout goes on: {}", cluster.explain(&error));
                     return Err(Ending::new(Outcome::Rejected, cause));
