@@ -56,8 +56,8 @@ pub(crate) fn await_true(what: &str, within: Duration, mut ask: impl FnMut() -> 
     await_some(what, within, || ask().then_some(()));
 }
 
-/// A namespace of its own for a test: it enforces Pod Security `restricted`, and the deployer may do in it what the
-/// shipped Role allows.
+/// A namespace of its own for a test: it enforces Pod Security `restricted`, and the deployer runs in it as the shipped
+/// service account, with the shipped Role.
 pub(crate) struct Namespace {
     pub(crate) name: String,
     kubeconfig: PathBuf,
@@ -75,21 +75,18 @@ impl Namespace {
             "-f",
             root().join("kubernetes/deployer-rbac.yaml").to_str().expect("the path is UTF-8"),
         ]);
-        namespace.kubectl(&["create", "serviceaccount", "jenkins"]);
-        let account = format!("--serviceaccount={name}:jenkins");
-        namespace.kubectl(&["create", "rolebinding", "jenkins", "--role=deployer", &account]);
         namespace.write_kubeconfig();
         namespace
     }
 
     /// The cluster as the administrator sees it, but with the token of the service account.
     fn write_kubeconfig(&self) {
-        let token = self.kubectl(&["create", "token", "jenkins", "--duration=2h"]);
+        let token = self.kubectl(&["create", "token", "deployer", "--duration=2h"]);
         std::fs::copy(variable("KUBECONFIG"), &self.kubeconfig).expect("the administrator's kubeconfig can be copied");
         let kubeconfig = format!("--kubeconfig={}", self.kubeconfig.display());
         let token = format!("--token={}", token.trim());
-        run(Command::new("kubectl").args([&kubeconfig, "config", "set-credentials", "jenkins", &token]));
-        run(Command::new("kubectl").args([&kubeconfig, "config", "set-context", "--current", "--user=jenkins"]));
+        run(Command::new("kubectl").args([&kubeconfig, "config", "set-credentials", "deployer", &token]));
+        run(Command::new("kubectl").args([&kubeconfig, "config", "set-context", "--current", "--user=deployer"]));
     }
 
     /// As the administrator.

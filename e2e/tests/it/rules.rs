@@ -44,7 +44,7 @@ pub(crate) fn the_shipped_role_allows_a_deploy_and_little_else() {
     let namespace = Namespace::create("role");
     namespace.deploy(road, &Manifest::quick(), &road.commits[0], &[]).expect(0);
     let may = |verb: &str, resource: &str| {
-        let account = format!("--as=system:serviceaccount:{}:jenkins", namespace.name);
+        let account = format!("--as=system:serviceaccount:{}:deployer", namespace.name);
         let answer = Command::new("kubectl")
             .args(["auth", "can-i", verb, resource, "--namespace", &namespace.name, &account])
             .output()
