@@ -73,8 +73,8 @@ impl ControlPlane {
             .expect("sh runs");
 
         let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("the name is one");
-        let network = Network::start(&identity).await;
-        write_settings(&directory, &identity, network.port());
+        let network = Network::start(&identity, &directory.join("egress"));
+        write_settings(&directory, &identity);
         let (port, etcd_port) = (free_port(), free_port());
         for user in [ADMIN, "controllers", "scheduler"] {
             fs::write(directory.join(user), kubeconfig(port, user, "default", &directory).to_string()).expect("it can");
@@ -124,7 +124,7 @@ impl ControlPlane {
         let ready = || http::Request::get("/readyz").body(Vec::new()).expect("it is a request");
         while self.client.request_text(ready()).await.is_err() {
             let log = || fs::read_to_string(self.directory.join("kube-apiserver.log")).unwrap_or_default();
-            let failed = log().lines().any(|line| line.starts_with("Error:"));
+            let failed = log().lines().any(|line| line.starts_with("Error:") || line.starts_with("panic:"));
             assert!(!failed && Instant::now() < deadline, "the API server does not start, it wrote:\n{}", log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -238,7 +238,7 @@ pub(crate) fn binaries() -> Result<PathBuf, String> {
     })
 }
 
-fn write_settings(directory: &Path, identity: &rcgen::CertifiedKey<rcgen::KeyPair>, egress_port: u16) {
+fn write_settings(directory: &Path, identity: &rcgen::CertifiedKey<rcgen::KeyPair>) {
     let file = |name: &str, text: String| fs::write(directory.join(name), text).expect("the directory is ours");
     file("certificate.pem", identity.cert.pem());
     file("key.pem", identity.signing_key.serialize_pem());
@@ -253,7 +253,7 @@ fn write_settings(directory: &Path, identity: &rcgen::CertifiedKey<rcgen::KeyPai
         "kind": "EgressSelectorConfiguration",
         "egressSelections": [{"name": "cluster", "connection": {
             "proxyProtocol": "HTTPConnect",
-            "transport": {"tcp": {"url": format!("http://{}:{egress_port}", Ipv4Addr::LOCALHOST)}},
+            "transport": {"uds": {"udsName": directory.join("egress")}},
         }}],
     });
     file("egress.json", egress.to_string());

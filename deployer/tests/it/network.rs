@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::UnixListener;
 use tokio_rustls::TlsAcceptor;
 
 /// The port that nodes say their kubelets listen on.
@@ -32,13 +33,13 @@ struct State {
 }
 
 pub(crate) struct Network {
-    port: u16,
     next: AtomicU32,
     state: Arc<State>,
 }
 
 impl Network {
-    pub(crate) async fn start(identity: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Self {
+    /// Listens at `socket` from now on.
+    pub(crate) fn start(identity: &rcgen::CertifiedKey<rcgen::KeyPair>, socket: &Path) -> Self {
         let certificate = CertificateDer::from(identity.cert.der().to_vec());
         let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).expect("it is PKCS #8");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -49,8 +50,7 @@ impl Network {
             .with_single_cert(vec![certificate], key)
             .expect("the key is the certificate's");
         let tls = TlsAcceptor::from(Arc::new(tls));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
-        let port = listener.local_addr().expect("it is bound").port();
+        let listener = UnixListener::bind(socket).expect("the directory is ours");
         let state = Arc::<State>::default();
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -60,11 +60,7 @@ impl Network {
                 tokio::spawn(async move { connect(BufReader::new(stream), &state, &tls).await.ok() });
             }
         });
-        Self { port, next: AtomicU32::new(0), state }
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+        Self { next: AtomicU32::new(0), state }
     }
 
     /// Gives the pod of this name in this namespace an address under which `container` answers.

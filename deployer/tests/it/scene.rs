@@ -102,7 +102,8 @@ impl Scene {
     pub(crate) async fn grant(&self, documents: Vec<Value>) {
         for mut document in documents {
             document["metadata"]["namespace"] = json!(self.namespace);
-            for subject in document["subjects"].as_array_mut().into_iter().flatten() {
+            let subjects = document.get_mut("subjects").and_then(Value::as_array_mut);
+            for subject in subjects.into_iter().flatten() {
                 subject["namespace"] = json!(self.namespace);
             }
             self.apply(document).await;
