@@ -1,0 +1,315 @@
+"""The runner itself, on small Jenkinsfiles, and the project's Jenkinsfile with a `make` that only notes its targets."""
+
+import os
+import re
+import signal
+import subprocess
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[1] / "run"
+JENKINSFILE = Path(__file__).parents[3] / "Jenkinsfile"
+STAGES = [
+    "Checkout",
+    "Lint Dockerfile",
+    "Build docker image",
+    "Security Scan",
+    "Lint app",
+    "Push docker image",
+    "Deploy to Kubernetes cluster",
+]
+
+
+def git(repository: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    return subprocess.run(
+        ["git", "-C", str(repository), *identity, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+class Job:
+    """A repository with one Jenkinsfile on two branches, and what a build of it left."""
+
+    def __init__(self, directory: Path, jenkinsfile: str):
+        self.directory = directory
+        self.repository = directory / "repository"
+        subprocess.run(["git", "init", "-q", "-b", "main", str(self.repository)], check=True)
+        git(self.repository, "commit", "-q", "--allow-empty", "-m", "first")
+        (self.repository / "Jenkinsfile").write_text(textwrap.dedent(jenkinsfile))
+        git(self.repository, "add", ".")
+        git(self.repository, "commit", "-q", "-m", "second")
+        git(self.repository, "branch", "feature")
+        self.commit = git(self.repository, "rev-parse", "HEAD")
+        self.artifacts = directory / "artifacts"
+        self.credentials = directory / "credentials"
+        self.credentials.write_text("")
+
+    def command(self, branch: str = "main", *options: str) -> list[str]:
+        where = ["--repository", self.repository, "--workspace", self.directory / "workspace", "--artifacts", self.artifacts]
+        what = ["--branch", branch, "--commit", self.commit, "--credentials", self.credentials]
+        return [str(word) for word in [RUN, *where, *what, *options]]
+
+    def build(self, branch: str = "main", *options: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            self.command(branch, *options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
+        )
+
+
+@pytest.fixture
+def job(tmp_path):
+    return lambda jenkinsfile: Job(tmp_path, jenkinsfile)
+
+
+def outcomes(log: str) -> dict[str, str]:
+    return dict(re.findall(r"^stage (.+): (SUCCESS|FAILURE|ABORTED|SKIPPED|NOT RUN) \(", log, re.MULTILINE))
+
+
+def pipeline(stages: str, post: str = "", options: str = "") -> str:
+    return f"pipeline {{\n agent any\n {options}\n stages {{\n {stages}\n }}\n {post}\n}}\n"
+
+
+def ended(pid: str) -> bool:
+    """Gone, or a zombie that nobody has waited for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+CHECKOUT = "stage('Checkout') { steps { checkout scm } }\n"
+
+
+# --- the runner -------------------------------------------------------------------------------------------------------
+
+
+def test_stages_run_in_the_order_of_the_file_in_a_fresh_clone_of_the_commit(job):
+    it = job(pipeline(CHECKOUT + "stage('B') { steps { sh 'git rev-parse HEAD; git status --short' } }\nstage('A') { steps { sh 'pwd' } }"))
+    built = it.build()
+    assert built.returncode == 0, built.stdout
+    assert list(outcomes(built.stdout).items()) == [("Checkout", "SUCCESS"), ("B", "SUCCESS"), ("A", "SUCCESS")]
+    assert f"+ git rev-parse HEAD\n{it.commit}\n+ git status --short\n===" in built.stdout
+    assert str(it.directory / "workspace") in built.stdout
+
+
+def test_a_failing_command_ends_its_script_its_stage_and_the_build(job):
+    built = job(pipeline(CHECKOUT + "stage('A') { steps { sh '''echo one\nexit 7\necho two'''\n sh 'echo three' } }\nstage('B') { steps { sh 'echo four' } }")).build()
+    assert built.returncode == 1
+    assert outcomes(built.stdout) == {"Checkout": "SUCCESS", "A": "FAILURE", "B": "NOT RUN"}
+    assert "script returned exit code 7 (Jenkinsfile:6)" in built.stdout
+    assert not {"two", "three", "four"} & set(built.stdout.split())
+    assert built.stdout.endswith("Finished: FAILURE\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("true", ["always", "success", "cleanup"]), ("false", ["always", "failure", "unsuccessful", "cleanup"])],
+    ids=["success", "failure"],
+)
+def test_post_runs_what_the_result_calls_for_and_always_always(job, command, said):
+    post = "post {\n" + "".join(
+        f"{condition} {{ echo 'post-{condition}' }}\n" for condition in ["cleanup", "unsuccessful", "failure", "success", "always"]
+    ) + "}"
+    built = job(pipeline(CHECKOUT + f"stage('A') {{ steps {{ sh '{command}' }} }}", post)).build()
+    assert re.findall(r"^post-(\w+)$", built.stdout, re.MULTILINE) == said
+
+
+def test_a_failure_in_post_fails_the_build(job):
+    built = job(pipeline(CHECKOUT, "post { always { archiveArtifacts 'nothing/*' } }")).build()
+    assert built.returncode == 1
+    assert "no file matches nothing/*" in built.stdout
+
+
+def test_secrets_are_bound_inside_their_block_only_and_never_printed(job):
+    it = job(pipeline(CHECKOUT + """
+        stage('A') { steps {
+          withCredentials([
+            usernamePassword(credentialsId: 'registry', usernameVariable: 'U', passwordVariable: 'P'),
+            string(credentialsId: 'token', variable: 'T'), file(credentialsId: 'kubeconfig', variable: 'K')
+          ]) {
+            sh 'echo "user $U"; echo "$P"; echo "$T" >&2; printf %s "$P" | base64; cat "$K"; env'
+            sh "echo interpolated ${P}"
+            sh 'false'
+          }
+        } }""", "post { always { sh 'echo \"after: ${P-unset} ${K-unset}\"' } }"))
+    (it.directory / "kube").write_text("the file's content\n")
+    it.credentials.write_text(
+        f"registry.username=jenkins\nregistry.password=hunter2hunter2\ntoken.secret=tok-123\nkubeconfig.file={it.directory}/kube\n"
+    )
+    built = it.build()
+    assert "user jenkins" in built.stdout
+    assert "the file's content" in built.stdout
+    assert "K=****\n" in built.stdout and "P=****\n" in built.stdout and "T=****\n" in built.stdout
+    assert "a secret was put into this script by Groovy" in built.stdout
+    assert "after: unset unset" in built.stdout
+    for secret in ["hunter2", "tok-123", "aHVudGVyMmh1bnRlcjI=", "secretFiles"]:
+        assert secret not in built.stdout
+    assert not list(it.directory.glob("workspace@tmp*")), "the secret file's copy is gone"
+
+
+def test_a_missing_credential_fails_the_stage_and_names_what_to_add(job):
+    built = job(pipeline(CHECKOUT + "stage('A') { steps { withCredentials([string(credentialsId: 'token', variable: 'T')]) { sh 'true' } } }")).build()
+    assert built.returncode == 1
+    assert "no credential `token` with a secret: the credentials file has no line token.secret=…" in built.stdout
+
+
+def test_environment_reaches_the_commands_and_later_values_may_use_earlier_ones(job):
+    stages = CHECKOUT + "stage('A') { environment { C = \"${B}c\" }\n steps { sh 'echo \"<$A $B $C $GIVEN $BRANCH_NAME>\"' } }"
+    built = job(pipeline(stages, options="environment { A = 'a'\n B = \"${A}b\" }")).build("main", "--env", "GIVEN=x=y")
+    assert "<a ab abc x=y main>" in built.stdout
+
+
+@pytest.mark.parametrize("where", ["options", "step"])
+def test_a_timeout_ends_the_command_and_all_its_children_and_aborts_the_build(job, where):
+    pid = "sh -c 'echo child=$$; exec sleep 60' & wait"
+    steps = f'sh """{pid}"""'.replace("$", "\\$")
+    limit = "timeout(time: 1, unit: 'SECONDS')"
+    stage = f"options {{ {limit} }}\n steps {{ {steps} }}" if where == "options" else f"steps {{ {limit} {{ {steps} }} }}"
+    built = job(pipeline(CHECKOUT + f"stage('A') {{ {stage} }}", "post { always { sh 'echo tidied' } }")).build()
+    assert built.returncode == 1
+    assert "A: timeout exceeded" in built.stdout and "tidied" in built.stdout and "Finished: ABORTED" in built.stdout
+    assert ended(re.search(r"^child=(\d+)", built.stdout, re.MULTILINE).group(1))
+
+
+def test_an_ended_runner_ends_what_it_runs(job):
+    it = job(pipeline(CHECKOUT + "stage('A') { steps { sh 'echo pid=$$; exec sleep 60' } }"))
+    runner = subprocess.Popen(it.command(), stdout=subprocess.PIPE, text=True)
+    child = next(match.group(1) for line in runner.stdout if (match := re.fullmatch(r"pid=(\d+)\n", line)))
+    runner.send_signal(signal.SIGTERM)
+    runner.wait(timeout=30)
+    deadline = time.monotonic() + 10
+    while not ended(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ended(child)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "archived"),
+    [
+        ("out/*.txt", ["out/a.txt"]),
+        ("out/**", ["out/a.txt", "out/deep/b.txt", "out/deep/c.json"]),
+        ("**/*.json, out/?.txt", ["out/a.txt", "out/deep/c.json"]),
+    ],
+)
+def test_artifacts_are_copied_by_ants_patterns(job, pattern, archived):
+    it = job(pipeline(CHECKOUT + "stage('A') { steps { sh 'mkdir -p out/deep; touch out/a.txt out/deep/b.txt out/deep/c.json' } }",
+                      f"post {{ always {{ archiveArtifacts '{pattern}' }} }}"))
+    assert it.build().returncode == 0
+    assert sorted(str(file.relative_to(it.artifacts)) for file in it.artifacts.rglob("*") if file.is_file()) == archived
+
+
+@pytest.mark.parametrize(
+    ("extensions", "commits"), [("cloneOption(shallow: false)", 2), ("cloneOption(shallow: true, depth: 1)", 1)], ids=["full", "shallow"]
+)
+def test_a_checkout_is_as_deep_as_it_says(job, extensions, commits):
+    checkout = f"checkout scmGit(branches: scm.branches, userRemoteConfigs: scm.userRemoteConfigs, extensions: [{extensions}])"
+    built = job(pipeline(f"stage('A') {{ steps {{ {checkout}\n sh 'git rev-list --count HEAD' }} }}")).build()
+    assert f"+ git rev-list --count HEAD\n{commits}\n" in built.stdout
+
+
+REFUSED = {
+    "an unknown section": (pipeline(CHECKOUT).replace("agent any", "agent any\n tools { maven 'x' }"), "Jenkinsfile:3: unknown directive or step `tools` in pipeline"),
+    "an unknown step, though late in the file": (pipeline("stage('A') { steps { sh 'touch ran' } }", "post {\n always {\n input 'x'\n } }"), "Jenkinsfile:9: unknown directive or step `input` in always"),
+    "an unknown condition": (pipeline("stage('A') {\n when { tag 'x' }\n steps { sh 'touch ran' } }"), "Jenkinsfile:6: unknown directive or step `tag` in when"),
+    "an unknown option": (pipeline(CHECKOUT, options="options { retry(3) }"), "Jenkinsfile:3: unknown directive or step `retry` in options"),
+    "an unknown argument": (pipeline("stage('A') { steps { sh(script: 'x', returnStdout: true) } }"), "Jenkinsfile:5: unknown argument `returnStdout` of `sh`"),
+    "an unknown binding": (pipeline("stage('A') { steps { withCredentials([sshUserPrivateKey(credentialsId: 'x')]) { sh 'x' } } }"), "Jenkinsfile:5: unknown `sshUserPrivateKey`"),
+    "an unknown checkout extension": (pipeline("stage('A') { steps { checkout(scmGit(extensions: [lfs()])) } }"), "Jenkinsfile:5: unknown `lfs`"),
+    "code outside a step": (pipeline("stage('A') { steps {\n def x = 1\n sh 'x' } }"), "Jenkinsfile:6: only directives and steps may stand in steps"),
+    "a computed environment": (pipeline(CHECKOUT, options="environment { A = env.HOME }"), "Jenkinsfile:3: a value in environment is a quoted string"),
+    "no agent": (pipeline(CHECKOUT).replace("agent any", ""), "Jenkinsfile:1: pipeline has no `agent`"),
+    "a stage without steps": (pipeline("stage('A') { when { branch 'main' } }"), "Jenkinsfile:5: stage has no `steps`"),
+    "a section twice": (pipeline(CHECKOUT).replace("agent any", "agent any\n agent any"), "Jenkinsfile:3: `agent` stands twice in pipeline"),
+    "no Groovy": ("pipeline {", "Jenkinsfile: 1: Unexpected input"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_it_does_not_know_is_refused_with_its_line_before_anything_runs(job, case):
+    jenkinsfile, complaint = REFUSED[case]
+    it = job(jenkinsfile)
+    built = it.build()
+    assert built.returncode == 2
+    assert complaint in built.stdout
+    assert not (it.directory / "workspace").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda it: it.credentials.unlink(), "--credentials {0}/credentials cannot be read"),
+        (lambda it: (it.directory / "workspace/old").mkdir(parents=True), "--workspace {0}/workspace is not empty"),
+        (lambda it: setattr(it, "commit", "f" * 40), "no Jenkinsfile in commit ffffffff"),
+    ],
+    ids=["credentials", "workspace", "commit"],
+)
+def test_a_wrong_command_line_is_refused_with_what_is_wrong(job, spoil, complaint):
+    it = job(pipeline(CHECKOUT))
+    spoil(it)
+    built = it.build()
+    assert built.returncode == 2
+    assert complaint.format(it.directory) in built.stdout
+
+
+# --- the project's Jenkinsfile ----------------------------------------------------------------------------------------
+
+MAKE = """#!/bin/sh
+echo "make $*" >>"$NOTES"
+[ -z "$KUBECONFIG" ] || cat "$KUBECONFIG"
+case " $FAILING " in *" $1 "*) exit 2;; esac
+mkdir -p target/reports && echo '{}' >"target/reports/$1.json"
+"""
+
+
+@pytest.fixture
+def road(job, tmp_path, monkeypatch):
+    """Builds the project's Jenkinsfile; returns the log, the calls of make and the archived files."""
+    make = tmp_path / "bin/make"
+    make.parent.mkdir()
+    make.write_text(MAKE)
+    make.chmod(0o755)
+    notes = tmp_path / "notes"
+    notes.write_text("")
+    monkeypatch.setenv("PATH", f"{make.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("NOTES", str(notes))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    it = job(JENKINSFILE.read_text())
+    (tmp_path / "kube").write_text("kubeconfig was there\n")
+    it.credentials.write_text(f"registry.username=jenkins\nregistry.password=hunter2\nkubeconfig.file={tmp_path}/kube\n")
+
+    def build(branch="main", failing=""):
+        built = it.build(branch, "--env", f"FAILING={failing}")
+        return built, notes.read_text().splitlines(), sorted(file.name for file in it.artifacts.rglob("*.json"))
+
+    return build
+
+
+def test_a_commit_on_main_passes_the_seven_stages_each_of_them_one_call_of_make(road):
+    built, calls, archived = road()
+    assert built.returncode == 0, built.stdout
+    assert list(outcomes(built.stdout).items()) == [(stage, "SUCCESS") for stage in STAGES]
+    assert calls == ["make lint-dockerfile", "make test-component image", "make scan", "make lint-app", "make push", "make deploy"]
+    assert archived == ["deploy.json", "lint-app.json", "lint-dockerfile.json", "push.json", "scan.json", "test-component.json"]
+    assert built.stdout.count("kubeconfig was there") == 1, "bound for the deploy alone"
+    assert "hunter2" not in built.stdout
+
+
+def test_a_branch_stops_after_lint_app(road):
+    built, calls, _ = road("feature")
+    assert built.returncode == 0, built.stdout
+    assert outcomes(built.stdout) == {stage: "SUCCESS" for stage in STAGES[:5]} | {stage: "SKIPPED" for stage in STAGES[5:]}
+    assert calls[-1] == "make lint-app"
+
+
+@pytest.mark.parametrize(
+    ("target", "stage"),
+    [("lint-dockerfile", 1), ("test-component", 2), ("scan", 3), ("lint-app", 4), ("push", 5), ("deploy", 6)],
+)
+def test_a_failure_stops_the_road_at_its_stage_and_what_there_is_is_archived(road, target, stage):
+    built, calls, archived = road(failing=target)
+    assert built.returncode == 1
+    assert list(outcomes(built.stdout).values()) == ["SUCCESS"] * stage + ["FAILURE"] + ["NOT RUN"] * (6 - stage)
+    assert calls[-1].split()[1] == target
+    assert len(archived) == stage - 1

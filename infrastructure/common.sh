@@ -1,0 +1,67 @@
+# What createCluster.sh and deleteCluster.sh share; sourced, with $here set.
+# shellcheck shell=bash disable=SC2154
+
+say() { printf '%s\n' "$*" >&2; }
+
+# fail CODE LINE...
+fail() {
+  local code=$1
+  shift
+  printf '%s: %s\n' "$(basename "$0")" "$1" >&2
+  shift
+  [ $# -eq 0 ] || printf '  %s\n' "$@" >&2
+  exit "$code"
+}
+
+# try WHAT REMEDY COMMAND...: COMMAND, whose exit code is kept when it fails
+try() {
+  local what=$1 remedy=$2 code=0
+  shift 2
+  say "$what"
+  "$@" || code=$?
+  [ "$code" -eq 0 ] || fail "$code" "$what: \`$1\` ended with $code, its own words are above" "$remedy"
+}
+
+# need TOOL...: all that is missing at once
+need() {
+  local tool missing=()
+  for tool in "$@"; do
+    command -v "$tool" >/dev/null && continue
+    case $tool in
+      aws) missing+=("aws: pip install awscli, or apt-get install awscli") ;;
+      eksctl) missing+=("eksctl: https://docs.aws.amazon.com/eks/latest/eksctl/installation.html") ;;
+      kubectl) missing+=("kubectl, 1.33 or later: https://kubernetes.io/docs/tasks/tools") ;;
+      helm) missing+=("helm, 3.8 or later: https://helm.sh/docs/intro/install") ;;
+    esac
+  done
+  [ ${#missing[@]} -eq 0 ] || fail 2 "not on PATH:" "${missing[@]}"
+}
+
+# The first KEY of cluster.yaml, which says it once for eksctl and for these scripts.
+setting() { sed -n "s/^ *\(- \)\{0,1\}$1: *\"\{0,1\}\([^\" ]*\).*/\2/p" "$here/cluster.yaml" | head -1; }
+
+name=$(setting name) region=$(setting region)
+
+# Who calls AWS; ends the script where nobody does.
+account() {
+  aws sts get-caller-identity --query Account --output text ||
+    fail 3 "AWS does not know who is asking" "aws configure, or aws sso login and AWS_PROFILE, then run this again"
+}
+
+# CREATING, ACTIVE, DELETING, FAILED, UPDATING or, where there is no such cluster, absent
+status() {
+  local answer
+  if answer=$(aws eks describe-cluster --name "$name" --region "$region" --query cluster.status --output text 2>&1); then
+    echo "$answer"
+  elif [[ $answer == *ResourceNotFoundException* ]]; then
+    echo absent
+  else
+    fail 3 "cannot ask for cluster $name in $region:" "$answer"
+  fi
+}
+
+# The CloudFormation stacks that eksctl made for the cluster, one a line
+stacks() {
+  aws cloudformation describe-stacks --region "$region" --output text \
+    --query "Stacks[?starts_with(StackName, 'eksctl-$name-')].[StackName]"
+}

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Takes away what createCluster.sh made, and the balancers that Services made, which would hold the VPC. May be run again.
+#
+#   deleteCluster.sh [--yes]
+#     --yes   asks nothing; else the cluster's name has to be typed
+#
+# Exit codes: 0 nothing is left, 2 wrong usage or a tool is missing, 3 AWS refuses to answer, else that of the failed step.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/common.sh"
+
+yes=''
+case ${1:-} in
+  -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
+  --yes) yes=1 ;;
+  '') ;;
+  *) fail 2 "unknown option $1; see --help" ;;
+esac
+
+need eksctl aws kubectl
+who=$(account)
+state=$(status)
+left=$(stacks)
+if [ "$state" = absent ] && [ -z "$left" ]; then
+  say "nothing to delete: no cluster $name and no stack of eksctl's in $region of account $who"
+  exit 0
+fi
+
+say "cluster $name ($state) in $region of account $who, with everything that runs on it:"
+say "${left:-no stack of eksctl}"
+if [ -z "$yes" ]; then
+  printf 'type the name of the cluster to delete it: ' >&2
+  read -r answer || answer=''
+  [ "$answer" = "$name" ] || fail 2 "not deleted: the name was not typed" "where nobody can type: --yes"
+fi
+
+if [ "$state" = ACTIVE ]; then
+  # A kubeconfig of our own: the caller's is left as it is.
+  KUBECONFIG=$(mktemp)
+  export KUBECONFIG
+  trap 'rm -f "$KUBECONFIG"' EXIT
+  try "asking for the cluster's key" "see above" aws eks update-kubeconfig --name "$name" --region "$region" --alias "$name"
+  services=$(kubectl --context "$name" get services --all-namespaces \
+    --output 'jsonpath={range .items[?(@.spec.type=="LoadBalancer")]}{.metadata.namespace} {.metadata.name}{"\n"}{end}')
+  while read -r namespace service; do
+    [ -n "$service" ] || continue
+    # Waits until the controller has removed the balancer.
+    try "balancer of Service $namespace/$service" \
+      "kubectl -n kube-system logs deployment/aws-load-balancer-controller says why it stays" \
+      kubectl --context "$name" --namespace "$namespace" delete service "$service" --timeout 5m
+  done <<<"$services"
+fi
+# Evicting first would wait for PodDisruptionBudgets that can no longer be met.
+try "deleting cluster $name: about 12 minutes" "eksctl utils describe-stacks --region $region --cluster $name; then run this again" \
+  eksctl delete cluster --config-file "$here/cluster.yaml" --disable-nodegroup-eviction --wait
+say "done: cluster $name is gone"
