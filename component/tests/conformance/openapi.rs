@@ -139,7 +139,7 @@ fn encode(media_type: &str, form: &Value) -> (&'static str, String) {
             let parts = fields.map(|(name, value)| {
                 format!("--X\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
             });
-            ("multipart/form-data; boundary=X", parts.collect::<String>() + "--X--\r\n")
+            ("multipart/form-data; boundary=X", parts.collect::<Vec<_>>().concat() + "--X--\r\n")
         }
         other => panic!("no example of {other} can be sent"),
     }

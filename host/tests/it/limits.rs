@@ -1,0 +1,90 @@
+//! The host's own limits, which Spin does not have, or not by default.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use crate::host::{Application, Host, everything_to_the_guest};
+
+fn host_with_timeout(seconds: u32) -> Host {
+    Application::new(&everything_to_the_guest()).argument(&format!("--request-timeout={seconds}")).serve()
+}
+
+#[test]
+fn a_guest_that_takes_too_long_is_answered_for_with_500_and_the_connection_is_kept() {
+    let host = host_with_timeout(1);
+    let mut connection = host.connect();
+    let start = Instant::now();
+    let answer = connection.get("/loop");
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!((answer.status, answer.text()), (500, ""));
+    host.wait_for_log("component guest did not answer GET /loop: it took longer than 1 s (--request-timeout)");
+    assert_eq!(connection.get("/count").status, 200);
+}
+
+#[test]
+fn an_answer_that_has_begun_is_cut_off_when_the_guest_takes_too_long() {
+    let host = host_with_timeout(1);
+    let mut connection = host.connect();
+    connection.send("GET /begin-and-loop HTTP/1.1\r\nHost: example.com\r\n\r\n");
+    assert_eq!(connection.receive_head().unwrap().unwrap().status, 200);
+    assert_eq!(connection.receive_chunk().unwrap().unwrap(), b"the beginning");
+    // No last chunk: the client must not take it for whole.
+    assert_eq!(connection.receive_chunk().unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    host.wait_for_log("component guest failed after its answer had begun: it took longer than 1 s (--request-timeout)");
+}
+
+#[test]
+fn an_answer_that_was_given_is_sent_at_once_though_the_guest_takes_too_long_after_it() {
+    // Longer than two answers take, however busy the machine is.
+    let host = host_with_timeout(5);
+    let mut connection = host.connect();
+    for _ in 0..2 {
+        assert_eq!(connection.get("/answer-and-loop").text(), "before the loop");
+    }
+    assert!(!host.log().contains("took longer"), "the answers waited for the end of the guest");
+    host.wait_for_log("component guest failed after its answer had begun: it took longer than 5 s (--request-timeout)");
+}
+
+#[test]
+fn guests_that_compute_for_ever_leave_others_their_turn() {
+    let host = host_with_timeout(60);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let busy: Vec<_> = (0..4 * cores)
+        .map(|_| {
+            let mut connection = host.connect();
+            connection.send("GET /loop HTTP/1.1\r\nHost: example.com\r\n\r\n");
+            connection
+        })
+        .collect();
+    for _ in 0..5 {
+        assert_eq!(host.get("/count").text(), "1");
+    }
+    assert!(!host.log().contains("took longer"), "the others had ended before");
+    drop(busy);
+}
+
+#[test]
+fn an_instance_has_32_mebibytes_unless_it_is_told_otherwise() {
+    let argument = "--max-instance-memory=67108864";
+    let cases = [
+        (None, None, 32),
+        (Some(argument), None, 64),
+        (None, Some("16777216"), 16),
+        (Some(argument), Some("16777216"), 64),
+    ];
+    for (argument, variable, mebibytes) in cases {
+        let mut application = Application::new(&everything_to_the_guest());
+        if let Some(argument) = argument {
+            application = application.argument(argument);
+        }
+        if let Some(variable) = variable {
+            application = application.environment("SPIN_MAX_INSTANCE_MEMORY", variable);
+        }
+        let host = application.serve();
+        let allocate = |mebibytes: u32| host.get(&format!("/allocate?{}", mebibytes << 20)).status;
+        // The guest's own stack and data take less than two.
+        assert_eq!(allocate(mebibytes - 2), 200, "{argument:?} {variable:?}");
+        assert_eq!(allocate(mebibytes), 500, "{argument:?} {variable:?}");
+        assert_eq!(allocate(mebibytes - 2), 200, "{argument:?} {variable:?}, once more");
+    }
+}

@@ -1,0 +1,150 @@
+//! What the guest is told about a request.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+
+use crate::client::get_over_http2;
+use crate::host::{APPLICATION, Application, Host, everything_to_the_guest, guest};
+
+/// The headers that Spin writes for a request to everything, in its order.
+const APPENDED: [&str; 7] = [
+    "spin-path-info",
+    "spin-full-url",
+    "spin-matched-route",
+    "spin-base-path",
+    "spin-raw-component-route",
+    "spin-component-route",
+    "spin-client-addr",
+];
+
+#[test]
+fn seven_headers_are_appended_to_the_client_s_own() {
+    let host = Host::start();
+    let mut connection = host.connect();
+    let answer = connection.exchange("GET /a//b/?c=d HTTP/1.1\r\nHost: example.com:8080\r\nX-Own: kept\r\n\r\n");
+    let headers: Vec<_> = answer.text().lines().skip(1).collect();
+    let client = format!("spin-client-addr: {}", connection.address());
+    let expected = [
+        "x-own: kept",
+        "spin-path-info: /a//b/",
+        "spin-full-url: http://example.com:8080/a//b/?c=d",
+        "spin-matched-route: /...",
+        "spin-base-path: /",
+        "spin-raw-component-route: /...",
+        "spin-component-route: ",
+        &client,
+    ];
+    assert_eq!(headers, expected);
+}
+
+#[test]
+fn the_headers_of_a_longer_route_say_what_its_wildcards_stand_for() {
+    let route = "[[trigger.http]]\nroute = \"/users/:user_id/...\"\ncomponent = \"guest\"\n";
+    let host = Application::new(&format!("{APPLICATION}{route}{}", guest())).serve();
+    let answer = host.get("/users/7/x/y");
+    for line in [
+        "spin-path-info: /x/y",
+        "spin-full-url: http://example.com/users/7/x/y",
+        "spin-matched-route: /users/:user_id/...",
+        "spin-raw-component-route: /users/:user_id/...",
+        "spin-component-route: /users/:user_id",
+        "spin-path-match-user-id: 7",
+    ] {
+        assert!(answer.text().lines().any(|known| known == line), "{line}: {}", answer.text());
+    }
+}
+
+#[test]
+fn a_forged_header_stays_before_the_one_that_is_appended() {
+    let host = Host::start();
+    for name in APPENDED {
+        let answer = host.connect().exchange(format!("GET / HTTP/1.1\r\nHost: example.com\r\n{name}: forged\r\n\r\n"));
+        let prefix = format!("{name}: ");
+        let values: Vec<_> = answer.text().lines().filter_map(|line| line.strip_prefix(&prefix)).collect();
+        assert!(matches!(values[..], ["forged", own] if own != "forged"), "{name}: {values:?}");
+    }
+}
+
+#[test]
+fn the_client_s_address_is_that_of_the_connection_over_ipv6_too() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("this machine has no IPv6");
+        return;
+    }
+    let host = Application::new(&everything_to_the_guest()).argument("--listen=[::1]:0").serve();
+    let mut connection = host.connect();
+    let line = format!("spin-client-addr: [::1]:{}", connection.address().port());
+    assert!(connection.get("/").text().lines().any(|known| known == line));
+}
+
+#[test]
+fn headers_of_the_connection_are_hidden() {
+    let hidden = [
+        "Connection: keep-alive",
+        "Keep-Alive: timeout=5",
+        "Transfer-Encoding: chunked",
+        "Upgrade: websocket",
+        "Proxy-Authenticate: Basic",
+        "Proxy-Authorization: Basic eDp5",
+        "Proxy-Connection: keep-alive",
+    ]
+    .join("\r\n");
+    let request = format!("POST / HTTP/1.1\r\nHost: example.com\r\n{hidden}\r\nX-Own: kept\r\n\r\n0\r\n\r\n");
+    let answer = Host::start().connect().exchange(request);
+    let own: Vec<_> = answer.text().lines().skip(1).filter(|line| !line.starts_with("spin-")).collect();
+    assert_eq!(own, ["x-own: kept"]);
+}
+
+#[test]
+fn the_host_is_the_authority() {
+    let host = Host::start();
+    for authority in ["example.com", "example.com:8080", "127.0.0.1", "[::1]:3000"] {
+        for target in ["/a?b=c".to_owned(), format!("http://{authority}/a?b=c")] {
+            let answer = host.connect().exchange(format!("GET {target} HTTP/1.1\r\nHost: {authority}\r\n\r\n"));
+            let line = format!("Method::Get Some(Scheme::Http) Some({authority:?}) Some(\"/a?b=c\")");
+            assert_eq!(answer.text().lines().next(), Some(&*line), "{target}");
+        }
+    }
+}
+
+#[test]
+fn http2_is_spoken_by_prior_knowledge() {
+    let host = Host::start();
+    let answer = get_over_http2(host.address, "http://example.com:8080/a?b=c");
+    assert_eq!(answer.status, 200);
+    let mut lines = answer.text().lines();
+    let line = "Method::Get Some(Scheme::Http) Some(\"example.com:8080\") Some(\"/a?b=c\")";
+    assert_eq!(lines.next(), Some(line));
+    // Spin asks for a Host header, which HTTP/2 has no need of.
+    assert!(lines.any(|line| line == "spin-full-url: http://localhost/a?b=c"), "{}", answer.text());
+}
+
+#[test]
+fn a_body_of_any_length_comes_through_in_both_directions() {
+    const PIECE: usize = 1 << 16;
+    const PIECES: usize = 512; // 32 MiB, as much as the guest may have at once
+    let host = Host::start();
+    let head = |path, length| format!("POST {path} HTTP/1.1\r\nHost: example.com\r\nContent-Length: {length}\r\n\r\n");
+
+    let mut connection = host.connect();
+    connection.send(head("/measure", PIECES * PIECE));
+    for _ in 0..PIECES {
+        connection.send(vec![b'x'; PIECE]);
+    }
+    assert_eq!(connection.receive().unwrap().unwrap().text(), (PIECES * PIECE).to_string());
+
+    let mut connection = host.connect();
+    let mut sender = connection.sender();
+    connection.send(head("/repeat", PIECES * PIECE));
+    let sending = std::thread::spawn(move || {
+        for number in 0..PIECES {
+            sender.write_all(&vec![u8::try_from(number % 251).unwrap(); PIECE]).unwrap();
+        }
+    });
+    let answer = connection.receive().unwrap().unwrap();
+    sending.join().unwrap();
+    assert_eq!(answer.body.len(), PIECES * PIECE);
+    for (number, piece) in answer.body.chunks(PIECE).enumerate() {
+        assert!(piece.iter().all(|byte| usize::from(*byte) == number % 251), "piece {number}");
+    }
+}

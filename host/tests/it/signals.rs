@@ -1,0 +1,24 @@
+//! How the host ends.
+
+use std::time::{Duration, Instant};
+
+use crate::host::Host;
+
+#[test]
+fn a_signal_ends_it_at_once_with_0_though_a_request_is_in_work() {
+    for signal in ["TERM", "INT"] {
+        let mut host = Host::start();
+        let mut connection = host.connect();
+        // It tells that the guest is at work, and then goes on for the ten seconds of the time limit.
+        connection.send("GET /begin-and-loop HTTP/1.1\r\nHost: example.com\r\n\r\n");
+        assert_eq!(connection.receive_head().unwrap().unwrap().status, 200);
+
+        let start = Instant::now();
+        host.signal(signal);
+        let status = host.exit();
+        let elapsed = start.elapsed();
+        assert_eq!(status.code(), Some(0), "{signal}: {status}");
+        assert!(elapsed < Duration::from_secs(3), "{signal}: {elapsed:?}");
+        assert!(!host.log().contains("took longer"), "{signal}: the request was waited for");
+    }
+}
