@@ -83,12 +83,9 @@ fn body_of(request: &IncomingRequest) -> Vec<u8> {
 /// Hands the answer over whole where it fits, before it is set: the server then never waits for a
 /// body, and one that ends at SIGTERM ends between answers.
 fn send(response: &Response<Vec<u8>>, response_out: ResponseOutparam) {
-    let headers = Headers::new();
-    for (name, value) in response.headers() {
-        headers
-            .append(&name.to_string(), &value.as_bytes().to_vec())
-            .expect("what http accepts as a header, WASI accepts");
-    }
+    let headers: Vec<_> =
+        response.headers().iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+    let headers = Headers::from_list(&headers).expect("what http accepts as a header, WASI accepts");
     let outgoing = OutgoingResponse::new(headers);
     outgoing.set_status_code(response.status().as_u16()).expect("every status here is a valid one");
     if response.body().is_empty() {

@@ -206,3 +206,82 @@ fn title_case(name: &str) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PEER: &str = "10.0.0.1:5678";
+
+    fn found(settings: (&str, &str, &str), headers: &[(&'static str, &str)]) -> Address {
+        let (proxies, hops, header) = settings;
+        let settings = Settings::parse(proxies, hops, header).unwrap();
+        let mut map = HeaderMap::new();
+        for (name, value) in headers.iter().chain(&[("spin-client-addr", PEER)]) {
+            map.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        find(Headers(&map), &settings)
+    }
+
+    #[test]
+    fn the_address_is_the_nearest_that_nobody_can_have_made_up() {
+        const NOTHING: (&str, &str, &str) = ("", "", "");
+        const PROXIES: (&str, &str, &str) = ("10.0.0.0/8", "", "");
+        const STRANGERS: (&str, &str, &str) = ("172.16.0.0/12", "", "");
+        const TWO_HOPS: (&str, &str, &str) = ("", "2", "");
+        const SINGLE: (&str, &str, &str) = ("10.0.0.0/8", "", "x-real-ip");
+        type Case = (
+            (&'static str, &'static str, &'static str),
+            &'static [(&'static str, &'static str)],
+            (&'static str, bool, &'static str),
+        );
+        let cases: &[Case] = &[
+            (NOTHING, &[("x-forwarded-for", "192.0.2.1")], ("10.0.0.1", true, "peer")),
+            (NOTHING, &[("spin-client-addr", "192.0.2.1:1")], ("10.0.0.1", true, "peer")),
+            (STRANGERS, &[("x-forwarded-for", "192.0.2.1")], ("10.0.0.1", true, "peer")),
+            (PROXIES, &[], ("10.0.0.1", false, "peer")),
+            (PROXIES, &[("x-forwarded-for", "192.0.2.1, 192.0.2.2, 10.9.9.9")], ("192.0.2.2", true, "x-forwarded-for")),
+            (PROXIES, &[("x-forwarded-for", "10.0.0.3, 10.0.0.2")], ("10.0.0.3", false, "x-forwarded-for")),
+            (PROXIES, &[("x-forwarded-for", "192.0.2.1, unknown, 10.0.0.2")], ("10.0.0.2", false, "x-forwarded-for")),
+            (PROXIES, &[("x-forwarded-for", "unknown")], ("10.0.0.1", false, "peer")),
+            (
+                TWO_HOPS,
+                &[("x-forwarded-for", "192.0.2.1, 192.0.2.2, 10.9.9.9")],
+                ("192.0.2.2", true, "x-forwarded-for"),
+            ),
+            (TWO_HOPS, &[("x-forwarded-for", "192.0.2.1")], ("10.0.0.1", false, "peer")),
+            (SINGLE, &[("x-real-ip", "192.0.2.1")], ("192.0.2.1", true, "x-real-ip")),
+            (SINGLE, &[("x-real-ip", "192.0.2.1, 192.0.2.2")], ("10.0.0.1", false, "peer")),
+            (SINGLE, &[("x-real-ip", "192.0.2.1"), ("x-real-ip", "192.0.2.1")], ("10.0.0.1", false, "peer")),
+        ];
+        for (settings, headers, expected) in cases {
+            let address = found(*settings, headers);
+            let ip = address.ip.unwrap().to_string();
+            assert_eq!((ip.as_str(), address.verified, address.source.as_str()), *expected, "{settings:?} {headers:?}");
+            assert_eq!(address.chain.last().map(String::as_str), Some("10.0.0.1"), "the peer ends the chain");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_visitor_writes_never_changes_what_is_verified(forged in "[ -~]*") {
+            // The proxy appends what it saw; whatever stands before it, in a line of its own or not, is the visitor's.
+            let lines = [("x-forwarded-for", forged.as_str()), ("x-forwarded-for", "192.0.2.1")];
+            let address = found(("10.0.0.0/8", "", ""), &lines);
+            prop_assert_eq!((address.ip, address.verified), ("192.0.2.1".parse().ok(), true));
+            let joined = format!("{forged}, 192.0.2.1");
+            let address = found(("10.0.0.0/8", "", ""), &[("x-forwarded-for", joined.as_str())]);
+            prop_assert_eq!((address.ip, address.verified), ("192.0.2.1".parse().ok(), true));
+        }
+
+        #[test]
+        fn a_forged_forwarded_header_is_never_verified_as_another_address(forged in "[ -~]*") {
+            let joined = format!("{forged}, for=192.0.2.1");
+            let address = found(("10.0.0.0/8", "", "forwarded"), &[("forwarded", joined.as_str())]);
+            prop_assert!(!address.verified || address.ip == "192.0.2.1".parse().ok(), "{:?}", address);
+        }
+    }
+}

@@ -119,3 +119,96 @@ fn split_once<'a>(bytes: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u
     let position = bytes.windows(separator.len()).position(|window| window == separator)?;
     Some((&bytes[..position], &bytes[position + separator.len()..]))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(content_type: &str, body: &[u8]) -> (Option<String>, Option<String>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_bytes(content_type.as_bytes()).unwrap());
+        let form = Form::from_body(&headers, body);
+        (form.url, form.event)
+    }
+
+    #[test]
+    fn a_body_is_read_by_its_content_type() {
+        let urlencoded = "url=u&event=e";
+        let multipart = "--b\r\nContent-Disposition: form-data; name=url\r\n\r\nu\r\n\
+            --b\r\nContent-Disposition: form-data; name=\"event\"\r\n\r\ne\r\n--b--\r\n";
+        let both = (Some("u"), Some("e"));
+        let cases = [
+            ("application/x-www-form-urlencoded", urlencoded, both),
+            ("Application/X-WWW-Form-URLEncoded; charset=utf-8", urlencoded, both),
+            ("multipart/form-data; boundary=b", multipart, both),
+            ("multipart/form-data; charset=utf-8 ; BOUNDARY=\"b\"", multipart, both),
+            ("multipart/form-data; boundary=c", multipart, (None, None)),
+            ("multipart/form-data; boundary", multipart, (None, None)),
+            ("multipart/form-data", multipart, (None, None)),
+            ("multipart/form-data; boundary=b", urlencoded, (None, None)),
+            ("application/json", urlencoded, (None, None)),
+            ("text/plain", urlencoded, (None, None)),
+            ("", urlencoded, (None, None)),
+        ];
+        for (content_type, body, (url, event)) in cases {
+            let expected = (url.map(str::to_owned), event.map(str::to_owned));
+            assert_eq!(read(content_type, body.as_bytes()), expected, "{content_type} {body}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_multipart_body_is_read_up_to_its_fault() {
+        let whole = "--b\r\nContent-Disposition: form-data; name=event\r\n\r\nfirst\r\n";
+        let cases = [
+            (format!("{whole}--b\r\nno disposition\r\n\r\nx\r\n--b--"), Some("first")),
+            (format!("{whole}--b\r\nContent-Disposition: form-data; name=event\r\n\r\nsecond\r\n--b--"), Some("first")),
+            (format!("{whole}--b\r\nContent-Disposition: form-data; name=url"), Some("first")),
+            (whole.to_owned(), None), // the value is not even ended
+            (format!("{whole}--b--"), Some("first")),
+            (format!("preamble\r\n{whole}--b--\r\nepilogue"), Some("first")),
+            (format!("--b--\r\n{whole}--b--"), None), // nothing counts after the end
+            (whole.replace("name=event", "name=event; filename=f") + "--b--", None),
+            (whole.replace("name=event", "name=\"ev\\ent\"") + "--b--", Some("first")),
+            (whole.replace("Content-Disposition", "CONTENT-DISPOSITION") + "--b--", Some("first")),
+            (String::new(), None),
+        ];
+        for (body, event) in cases {
+            assert_eq!(read("multipart/form-data; boundary=b", body.as_bytes()).1.as_deref(), event, "{body:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_urlencoded_is_read_back(url in any::<String>(), event in any::<String>()) {
+            let mut encoded = form_urlencoded::Serializer::new(String::new());
+            let encoded = encoded.append_pair("url", &url).append_pair("event", &event).finish();
+            let form = Form::from_urlencoded(encoded.as_bytes());
+            prop_assert_eq!(form, Form { url: Some(url), event: Some(event) });
+        }
+
+        #[test]
+        fn whatever_is_sent_as_multipart_is_read_back(event in any::<String>()) {
+            // A client chooses a boundary that its values do not hold.
+            prop_assume!(!event.contains("\r\n--boundary"));
+            let body = format!("--boundary\r\nContent-Disposition: form-data; name=event\r\n\r\n{event}\r\n--boundary--");
+            prop_assert_eq!(read("multipart/form-data; boundary=boundary", body.as_bytes()).1, Some(event));
+        }
+
+        #[test]
+        fn no_body_panics(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    Just(b"--b".to_vec()), Just(b"\r\n".to_vec()), Just(b"--".to_vec()), Just(b"; name=".to_vec()),
+                    Just(b"Content-Disposition:".to_vec()), Just(b"\"".to_vec()), any::<Vec<u8>>(),
+                ],
+                0..12,
+            ),
+            content_type in "(application/x-www-form-urlencoded|multipart/form-data; boundary=b|[ -~]*)",
+        ) {
+            read(&content_type, &parts.concat());
+        }
+    }
+}

@@ -167,3 +167,94 @@ fn is_port(text: &str, brackets: Brackets) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     is_number || (brackets == Brackets::Required && is_obfuscated)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entries(header: &ForwardingHeader, lines: &[&str]) -> Vec<Entry> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header.name(), HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        }
+        header.entries(&headers)
+    }
+
+    #[test]
+    fn a_list_is_read_in_order_and_empty_elements_are_ignored() {
+        let cases: &[(ForwardingHeader, &[&str], &[&str])] = &[
+            (ForwardingHeader::XForwardedFor, &[], &[]),
+            (ForwardingHeader::XForwardedFor, &["", " , ,"], &[]),
+            (ForwardingHeader::XForwardedFor, &["192.0.2.1, x", "192.0.2.2"], &["192.0.2.1", "x", "192.0.2.2"]),
+            (ForwardingHeader::Forwarded, &["for=192.0.2.1, ,for=192.0.2.2"], &["192.0.2.1", "192.0.2.2"]),
+            (ForwardingHeader::Forwarded, &["proto=http;by=x"], &["proto=http;by=x"]),
+            (ForwardingHeader::Forwarded, &["for=a, for=\"b"], &["a", "for=\"b"]),
+        ];
+        for (header, lines, expected) in cases {
+            let shown: Vec<_> = entries(header, lines).iter().map(ToString::to_string).collect();
+            assert_eq!(shown, *expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_an_address_with_an_optional_port_or_none() {
+        // The node, and what it is in X-Forwarded-For and in Forwarded.
+        let cases = [
+            ("192.0.2.1", Some("192.0.2.1"), Some("192.0.2.1")),
+            ("192.0.2.1:80", Some("192.0.2.1"), Some("192.0.2.1")),
+            ("[2001:db8::1]", Some("2001:db8::1"), Some("2001:db8::1")),
+            ("[2001:db8::1]:65535", Some("2001:db8::1"), Some("2001:db8::1")),
+            ("::ffff:192.0.2.1", Some("192.0.2.1"), None),
+            ("[::ffff:192.0.2.1]", Some("192.0.2.1"), Some("192.0.2.1")),
+            ("2001:db8::1", Some("2001:db8::1"), None),
+            ("192.0.2.1:_port", None, Some("192.0.2.1")),
+            ("192.0.2.1:65536", None, None),
+            ("192.0.2.1:+80", None, None),
+            ("192.0.2.1:", None, None),
+            ("192.0.2.01", None, None),
+            ("192.0.2", None, None),
+            ("192.0.2.1/32", None, None),
+            ("[fe80::1%eth0]", None, None),
+            ("fe80::1%1", None, None),
+            ("[192.0.2.1]", None, None),
+            ("[2001:db8::1", None, None),
+            ("[2001:db8::1]x", None, None),
+            ("unknown", None, None),
+            ("_hidden", None, None),
+        ];
+        for (text, optional, required) in cases {
+            for (brackets, expected) in [(Brackets::Optional, optional), (Brackets::Required, required)] {
+                let address = node(text, brackets).address().map(|address| address.to_string());
+                assert_eq!(address.as_deref(), expected, "{text}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_is_read_back_however_a_proxy_writes_it(address: IpAddr, port: u16) {
+            let canonical = Some(address.to_canonical());
+            let socket = std::net::SocketAddr::new(address, port).to_string();
+            let quoted = if address.is_ipv6() { format!("\"[{address}]\"") } else { address.to_string() };
+            for line in [address.to_string(), socket.clone()] {
+                prop_assert_eq!(entries(&ForwardingHeader::XForwardedFor, &[&line])[0].address(), canonical);
+            }
+            for line in [format!("for={quoted}"), format!("proto=http; For=\"{socket}\"")] {
+                prop_assert_eq!(entries(&ForwardingHeader::Forwarded, &[&line])[0].address(), canonical);
+            }
+        }
+
+        #[test]
+        fn no_line_panics(line in "([ -~é]|for=|\"|\\\\|,|;|\\[|\\]|:)*") {
+            for header in [
+                ForwardingHeader::XForwardedFor,
+                ForwardingHeader::Forwarded,
+                ForwardingHeader::Single(HeaderName::from_static("x-real-ip")),
+            ] {
+                entries(&header, &[&line]);
+            }
+        }
+    }
+}

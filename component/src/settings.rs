@@ -107,3 +107,57 @@ fn forwarding_header(text: &str) -> Result<ForwardingHeader, String> {
         _ => ForwardingHeader::Single(name),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn trusted_proxies_are_addresses_and_cidr_blocks() {
+        let cases: &[(&str, &[&str])] = &[
+            ("", &[]),
+            (" , ,", &[]),
+            ("192.0.2.7", &["192.0.2.7/32"]),
+            ("10.0.0.0/8,fd00::/8 , 192.0.2.7", &["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"]),
+            ("::ffff:192.0.2.7", &["192.0.2.7/32"]),
+            ("::ffff:10.0.0.0/104", &["10.0.0.0/8"]),
+            ("0.0.0.0/0", &["0.0.0.0/0"]),
+        ];
+        for (text, expected) in cases {
+            let networks = match Settings::parse(text, "", "").unwrap().trust {
+                Trust::Nobody => Vec::new(),
+                Trust::Proxies(networks) => networks,
+                Trust::Hops(_) => panic!("no hops are set"),
+            };
+            assert_eq!(networks.iter().map(ToString::to_string).collect::<Vec<_>>(), *expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_variable_its_value_and_the_remedy() {
+        let cases = [
+            (("nonsense", "", ""), ["trusted_proxies", "\"nonsense\"", "write for example"]),
+            (("10.0.0.0/+8", "", ""), ["trusted_proxies", "\"10.0.0.0/+8\"", "write for example"]),
+            (("::ffff:10.0.0.0/95", "", ""), ["trusted_proxies", "/95", "write for example"]),
+            (("", "0", ""), ["trusted_hops", "\"0\"", "write 1 or more"]),
+            (("10.0.0.0/8", "1", ""), ["trusted_proxies", "trusted_hops", "set only one"]),
+            (("", "1", "x-real-ip"), ["trusted_hops", "x-real-ip", "set trusted_proxies"]),
+            (("", "", "a b"), ["client_address_header", "\"a b\"", "write x-forwarded-for"]),
+        ];
+        for ((proxies, hops, header), words) in cases {
+            let error = Settings::parse(proxies, hops, header).unwrap_err();
+            for word in words {
+                assert!(error.contains(word), "{word} is not in: {error}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_panics(proxies: String, hops in "[0-9a-z+ -]*", header: String) {
+            let _ = Settings::parse(&proxies, &hops, &header);
+        }
+    }
+}

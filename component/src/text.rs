@@ -47,3 +47,37 @@ pub(crate) fn headers(headers: Headers) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_would_move_a_terminal_or_forge_a_line_is_an_escape() {
+        let cases = [
+            ("plain, é and 🦀", "plain, é and 🦀"),
+            ("a\nIP 192.0.2.1", "a\\u000aIP 192.0.2.1"),
+            ("\u{1b}]0;x\u{7}", "\\u001b]0;x\\u0007"),
+            ("\u{9b}31m", "\\u009b31m"),
+            ("\u{7f}\0\t", "\\u007f\\u0000\\u0009"),
+            ("\u{202e}txt.exe", "\\u202etxt.exe"),
+            ("a\u{2028}b\u{2029}c", "a\\u2028b\\u2029c"),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(Visible(text).to_string(), shown, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_shown_is_invisible_and_all_else_stays(text: String) {
+            let shown = Visible(&text).to_string();
+            prop_assert!(!shown.contains(is_invisible));
+            if !text.contains(is_invisible) {
+                prop_assert_eq!(shown, text);
+            }
+        }
+    }
+}
