@@ -47,7 +47,7 @@ const TABLE: &[Bad] = &[
     Bad { what: "an unknown option", template: &[], options: &[("--no-such-option", "")], code: 2, says: &["--no-such-option"] },
     Bad { what: "an unknown context", template: &[], options: &[("--context", "nowhere")], code: 3, says: &["nowhere"] },
     // What only the API server can know.
-    Bad { what: "a namespace of somebody else", template: &[], options: &[("-n", "default")], code: 3, says: &["not allowed in namespace default"] },
+    Bad { what: "a namespace of somebody else", template: &[], options: &[("-n", "default")], code: 3, says: &["forbidden in namespace default"] },
     Bad { what: "an unknown field", template: &[("replicas: 2", "replicas: 2\n  replica: 2")], options: &[], code: 3, says: &["spec.replica"] },
     Bad { what: "a field of another type", template: &[("replicas: 2", "replicas: two")], options: &[], code: 3, says: &["replicas"] },
     Bad { what: "a selector that does not match", template: &[("labels: {app: request-info}", "labels: {app: other}")], options: &[], code: 3, says: &["selector"] },

@@ -241,7 +241,7 @@ impl Kubelet {
     pub(crate) async fn let_pods_of(&self, commit: &str, life: Life) {
         self.hand.lives.lock().expect("no panic holds it").insert(commit.to_owned(), life);
         let pods = self.hand.pods().list(&ListParams::default()).await.expect("they can be listed");
-        for pod in pods.items.into_iter().filter(|pod| commit_of(pod) == commit && has_node(pod)) {
+        for pod in pods.items.into_iter().filter(|pod| commit_of(pod) == commit && has_node(pod) && !is_over(pod)) {
             self.hand.play(pod);
         }
     }
@@ -329,6 +329,11 @@ impl Hand {
 
 pub(crate) fn commit_of(pod: &Pod) -> &str {
     pod.annotations().get(COMMIT).map_or("", String::as_str)
+}
+
+/// An evicted pod, for example: its kubelet has no more to say of it.
+fn is_over(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Failed"))
 }
 
 fn has_node(pod: &Pod) -> bool {

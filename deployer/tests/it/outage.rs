@@ -45,7 +45,7 @@ async fn hangs(plane: &'static ControlPlane) {
     let new = &scene.commits.new;
     scene.kubelet.let_pods_of(new, Life::of(&NOT_READY)).await;
     let running = scene.start(new, &[]);
-    scene.first_pod_of(new).await;
+    running.said("applied;").await;
     plane.freeze("kube-apiserver");
     tokio::time::sleep(AWAY).await;
     plane.thaw("kube-apiserver");
@@ -60,7 +60,7 @@ async fn gone(plane: &'static ControlPlane) {
     let new = &scene.commits.new;
     scene.kubelet.let_pods_of(new, Life::of(&NOT_READY)).await;
     let running = scene.start(new, &[]);
-    scene.first_pod_of(new).await;
+    running.said("applied;").await;
     plane.restart_api_server(AWAY).await;
     scene.kubelet.let_pods_of(new, Life::of(&HEALTHY)).await;
     let run = running.end().await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::Bed;
 use crate::control_plane::{ControlPlane, Request};
-use crate::node::{Life, NOT_READY};
+use crate::node::{Life, NO_SECRET, NOT_READY};
 use crate::scene::{Scene, shipped_role};
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
@@ -78,7 +78,7 @@ fn reduced(mut documents: Vec<Value>, missing: &Permission) -> Vec<Value> {
 async fn missing_permission(plane: &'static ControlPlane) {
     let scene = Scene::with_old(plane).await;
     let new = &scene.commits.new;
-    let before = scene.version().await;
+    let before = scene.versions().await;
     let permissions = permissions(&shipped_role());
     assert!(permissions.len() > 10, "the Role was not understood");
     for missing in &permissions {
@@ -94,15 +94,16 @@ async fn missing_permission(plane: &'static ControlPlane) {
             .await;
     }
     scene.grant(shipped_role()).await;
-    assert_eq!(scene.version().await, before);
+    assert_eq!(scene.versions().await, before);
 }
 
 /// A first deploy, an update, and a failure that is looked into and gone back from need the whole Role between them.
 async fn all_are_used(plane: &'static ControlPlane) {
     let scene = Scene::set(plane).await;
     let commits = scene.commits;
-    scene.edit("progressDeadlineSeconds: 90", "progressDeadlineSeconds: 6");
-    scene.kubelet.let_pods_of(&commits.newer, Life::of(&NOT_READY)).await;
+    scene.edit("progressDeadlineSeconds: 90", "progressDeadlineSeconds: 12");
+    // First only its events say why, then its log and its health.
+    scene.kubelet.let_pods_of(&commits.newer, Life::of(&NO_SECRET).then(8, &NOT_READY)).await;
     for (commit, options, code) in
         [(&commits.old, &[][..], 0), (&commits.new, &[], 0), (&commits.newer, &["--rollback"], 1)]
     {

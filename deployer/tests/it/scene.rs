@@ -88,6 +88,22 @@ impl Scene {
     pub(crate) async fn deploy_old(&self) {
         let run = self.deploy(&self.commits.old).await;
         assert_eq!(run.code, 0, "{run}");
+        self.settled("NewReplicaSetAvailable").await;
+    }
+
+    /// Waits until the Deployment's controller has written its last word on the present generation.
+    pub(crate) async fn settled(&self, reason: &str) {
+        self.until(&format!("the Deployment is {reason}"), async || {
+            let Deployment { metadata, spec, status } = self.deployment().await;
+            let wanted = spec.and_then(|spec| spec.replicas).unwrap_or_default();
+            status.is_some_and(|status| {
+                let conditions = status.conditions.unwrap_or_default();
+                status.observed_generation == metadata.generation
+                    && status.available_replicas.unwrap_or_default() == wanted
+                    && conditions.iter().any(|condition| condition.reason.as_deref() == Some(reason))
+            })
+        })
+        .await;
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>
@@ -183,7 +199,8 @@ impl Scene {
         let (image, template) = (image(commit), self.template.display().to_string());
         let arguments =
             ["deploy", "--image", &image, "--commit", commit, "--template", &template, "-n", &self.namespace];
-        let arguments = arguments.into_iter().chain(["-o", "json", "--timeout", "3m"]).chain(more.iter().copied());
+        let timeout = if more.contains(&"--timeout") { &[][..] } else { &["--timeout", "3m"] };
+        let arguments = arguments.into_iter().chain(["-o", "json"]).chain(timeout.iter().chain(more).copied());
         Running::of(self.deployer(arguments))
     }
 
@@ -203,15 +220,14 @@ impl Scene {
         self.api().get(NAME).await.expect("it exists")
     }
 
-    /// Of the Deployment; it changes with whatever is written to it.
-    pub(crate) async fn version(&self) -> Option<String> {
-        self.api::<Deployment>().get_opt(NAME).await.expect("it can be asked for")?.resource_version()
-    }
-
     /// Those that the deployer has to do with.
     pub(crate) async fn pods(&self) -> Vec<Pod> {
         let pods = self.api::<Pod>().list(&ListParams::default()).await.expect("they can be listed");
         pods.items.into_iter().filter(|pod| !node::commit_of(pod).is_empty()).collect()
+    }
+
+    pub(crate) async fn names(&self) -> Vec<String> {
+        self.pods().await.iter().map(ResourceExt::name_any).collect()
     }
 
     pub(crate) async fn pods_of(&self, commit: &str) -> Vec<Pod> {
