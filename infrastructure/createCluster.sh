@@ -11,6 +11,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=common.sh
 . "$here/common.sh"
 
 BALANCER_CHART=3.5.0 SHIM_CHART=0.2.0
