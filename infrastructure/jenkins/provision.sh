@@ -66,7 +66,7 @@ secrets() {
   [ -n "${NAMESPACE:-}" ] || printf default >"$secrets/NAMESPACE"
   [ -e "$secrets/ADMIN_PASSWORD" ] || head -c 18 /dev/urandom | base64 >"$secrets/ADMIN_PASSWORD"
   if [ -e "$here/kubeconfig" ]; then
-    install "$here/kubeconfig" "$secrets/kubeconfig"
+    install -m 600 "$here/kubeconfig" "$secrets/kubeconfig"
   else
     touch "$secrets/kubeconfig"
     echo "no kubeconfig beside provision.sh: until there is one, the stage Deploy fails; docs/eks.md says how to make it" >&2
