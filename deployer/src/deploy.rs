@@ -1,6 +1,7 @@
 //! The order of work of a rollout: refuse, check, judge, apply, watch, prove; and on failure say why, and go back.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -81,7 +82,8 @@ pub(crate) async fn deploy(
         End::Failed(cause) => {
             diagnosis::diagnose(cluster, name, cause, &followed.seen, output).await;
             let after = seconds(applied.since.elapsed());
-            let ending = Ending::new(Outcome::Failed, format!("{}, {after:.1} s after the apply", cause.summary));
+            let summary = cause.summary.trim_end_matches('.');
+            let ending = Ending::new(Outcome::Failed, format!("{summary}, {after:.1} s after the apply"));
             if request.rollback {
                 return go_back(cluster, name, ending, request.timeout, output).await;
             }
@@ -153,6 +155,7 @@ async fn apply(
         let to_replace = before.and_then(|before| before.status).and_then(|status| status.replicas).unwrap_or_default();
         output.say(&match (target.applied.is_some(), to_replace) {
             (false, _) => "applied; the Deployment is as it was".to_owned(),
+            (true, 0) => format!("applied; {} pods to start", replicas(&deployment).unwrap_or(1)),
             (true, 1) => "applied; 1 pod to replace".to_owned(),
             (true, pods) => format!("applied; {pods} pods to replace"),
         });
@@ -418,9 +421,14 @@ pub(crate) async fn status(cluster: &Cluster, name: &str, output: &Output) -> Re
         return Err(Ending::new(Outcome::Failed, no_deployment(cluster, name)));
     };
     let target = Target::of(&deployment, deployment.metadata.generation, cluster.now());
-    let seen =
-        cluster.snapshot(deployment).await.map_err(|error| cluster.ending("list ReplicaSets and pods", &error))?;
-    let assessment = rollout::assess(&target, &seen, cluster.now());
+    let cannot_list = |error: kube::Error| cluster.ending("list ReplicaSets, pods and events", &error);
+    let mut seen = cluster.snapshot(deployment).await.map_err(cannot_list)?;
+    let mut assessment = rollout::assess(&target, &seen, cluster.now());
+    if let Some(uid) = assessment.suspect {
+        let events = cluster.events(&uid).await.map_err(cannot_list)?;
+        seen.events = Some((uid, events.into_iter().map(Arc::new).collect()));
+        assessment = rollout::assess(&target, &seen, cluster.now());
+    }
     let commit = target.commit.as_deref();
     output.record(|report| {
         report.commit.clone_from(&target.commit);

@@ -26,7 +26,9 @@ pub(crate) async fn diagnose(cluster: &Cluster, deployment: &str, cause: &Cause,
     };
     let name = pod.name_any();
     let mut evidence = vec![headline(pod, cause)];
-    evidence.extend(events(cluster, pod, seen).await.iter().rev().take(EVENTS).map(sentence));
+    let events = events(cluster, pod, seen).await;
+    let is_news = |event: &&Event| event.message.is_none() || event.message != cause.detail;
+    evidence.extend(events.iter().rev().filter(is_news).take(EVENTS).map(sentence));
     let mut commands = vec![cluster.kubectl(&format!("describe pod {name}"))];
     if let Some(status) = container(pod, cause) {
         let is_running = status.state.as_ref().is_some_and(|state| state.running.is_some());
@@ -55,7 +57,8 @@ fn headline(pod: &Pod, cause: &Cause) -> String {
         let ended = state.terminated.as_ref().and_then(|ended| ended.reason.clone());
         waiting.or(ended).or_else(|| state.running.as_ref().map(|_| "running, not ready".to_owned()))
     });
-    for part in reason.into_iter().chain(cause.detail.clone()) {
+    let detail = cause.detail.clone().filter(|detail| !cause.summary.contains(detail.as_str()));
+    for part in reason.into_iter().chain(detail) {
         text = format!("{text}: {part}");
     }
     text

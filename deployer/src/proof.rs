@@ -33,6 +33,7 @@ pub(crate) async fn prove(cluster: &Cluster, pods: &[Arc<Pod>], commit: &str, ou
 
     let mut agreed = 0;
     let mut others = Vec::new();
+    let mut silent = Vec::new();
     for (pod, answer) in answers {
         let name = pod.name_any();
         match answer {
@@ -48,7 +49,7 @@ pub(crate) async fn prove(cluster: &Cluster, pods: &[Arc<Pod>], commit: &str, ou
                     others.push(format!("pod {name} answers with {}", short(&found)));
                 }
             }
-            Err(why) => output.warn(&format!("pod {name} does not say which commit it runs: {why}")),
+            Err(why) => silent.push(format!("pod {name}: {why}")),
         }
     }
     let images: BTreeSet<String> = pods.iter().filter_map(|pod| image_of(pod)).collect();
@@ -62,6 +63,9 @@ pub(crate) async fn prove(cluster: &Cluster, pods: &[Arc<Pod>], commit: &str, ou
         output.record(|report| report.evidence = images.iter().map(|image| format!("image {image}")).collect());
         let cause = format!("the pods run {} different images under one tag", images.len());
         return Err(Ending::new(Outcome::Broken, cause));
+    }
+    if let Some(one) = silent.first() {
+        output.warn(&format!("{} of {} pods do not say which commit they run; {one}", silent.len(), pods.len()));
     }
     if agreed > 0 {
         output.say(&format!("proved: {agreed} of {} pods answer with {}", pods.len(), short(commit)));

@@ -318,7 +318,7 @@ impl<'a> Rollout<'a> {
         assessment: &mut Assessment,
     ) -> Option<Cause> {
         let name = pod.name_any();
-        assessment.warn(format!("{name} unscheduled"), format!("no node takes pod {name} yet: {message}"));
+        assessment.warn("unscheduled", format!("no node takes pod {name} yet: {message}"));
         self.suspect(pod, since, assessment);
         let nominated = pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
         if nominated.is_some_and(|node| !node.is_empty()) || self.room_may_come(assessment) {
@@ -332,7 +332,8 @@ impl<'a> Rollout<'a> {
             assessment.warn(format!("{name} scale-up"), format!("waiting for a node for pod {name}: {text}"));
             return None;
         }
-        let certain = since + SCHEDULING_GRACE;
+        // A pod of a revision that is gone back to may have waited in vain before.
+        let certain = self.target.applied.map_or(since, |applied| since.max(applied)) + SCHEDULING_GRACE;
         if self.now < certain {
             assessment.look_again(certain);
             return None;
@@ -542,7 +543,9 @@ impl<'a> Rollout<'a> {
                 ..cause
             };
         }
-        Cause { summary: format!("pod {name}{} does not start", on_node(pod)), ..cause }
+        let runs = container_statuses(pod).all(|status| status.ready) && container_statuses(pod).next().is_some();
+        let what = if runs { "runs and is not ready: is its node?" } else { "does not start" };
+        Cause { summary: format!("pod {name}{} {what}", on_node(pod)), ..cause }
     }
 }
 
