@@ -90,12 +90,9 @@ runtime_class() {
     helm upgrade --install runtime-class-manager oci://ghcr.io/spinframework/charts/runtime-class-manager \
     --version "$SHIM_CHART" --kube-context "$name" --namespace runtime-class-manager --create-namespace --wait --timeout 5m
   try "Spin's shim" "see above" kubectl --context "$name" apply --filename "$here/shim.yaml"
-  local nodes
-  nodes=$(kubectl --context "$name" get nodes --selector spin=true --output name | wc -l)
-  [ "$nodes" -gt 0 ] || fail 1 "no node is labelled spin=true" "kubectl --context $name get nodes --show-labels"
-  try "waiting for the shim on $nodes nodes" \
+  try "waiting until each node has it" \
     "kubectl --context $name describe shim spin-v2; kubectl --context $name -n runtime-class-manager get jobs,pods" \
-    kubectl --context "$name" wait shim/spin-v2 --for "jsonpath={.status.nodesReady}=$nodes" --timeout 5m
+    kubectl --context "$name" wait node --selector spin=true --for 'jsonpath={.metadata.labels.spin-v2}=provisioned' --timeout 5m
   try "RuntimeClass wasmtime-spin-v2" "kubectl --context $name describe shim spin-v2" \
     kubectl --context "$name" get runtimeclass wasmtime-spin-v2
 }
