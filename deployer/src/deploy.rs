@@ -122,8 +122,11 @@ async fn apply(
     for attempt in 0..ATTEMPTS {
         let live = read_live(cluster, documents).await?;
         let before: Option<Deployment> = live[0].as_ref().map(typed).transpose()?;
-        let standing = judge(cluster, request, before.as_ref(), output)?;
+        let (standing, warning) = judge(cluster, request, before.as_ref(), output)?;
         if standing != told {
+            if let Some(warning) = warning {
+                output.warn(&warning);
+            }
             let (commit, namespace) = (short(request.commit.as_str()), cluster.namespace());
             output.say(&format!("deploy {name} {commit} to namespace {namespace}; {standing}"));
             told = standing;
@@ -177,9 +180,14 @@ async fn read_live(cluster: &Cluster, documents: &Documents) -> Result<Vec<Optio
     Ok(live)
 }
 
-/// Whether `before` may be replaced by the commit of the request, and how the two stand to each other.
-fn judge(cluster: &Cluster, request: &Request, before: Option<&Deployment>, output: &Output) -> Result<String, Ending> {
-    let Some(before) = before else { return Ok(Order::First.to_string()) };
+/// Whether `before` may be replaced by the commit of the request: how the two stand to each other, and what to warn of.
+fn judge(
+    cluster: &Cluster,
+    request: &Request,
+    before: Option<&Deployment>,
+    output: &Output,
+) -> Result<(String, Option<String>), Ending> {
+    let Some(before) = before else { return Ok((Order::First.to_string(), None)) };
     let name = before.name_any();
     if before.spec.as_ref().and_then(|spec| spec.paused) == Some(true) {
         let resume = cluster.kubectl(&format!("rollout resume deployment/{name}"));
@@ -191,17 +199,18 @@ fn judge(cluster: &Cluster, request: &Request, before: Option<&Deployment>, outp
     let live = commit_of_template(before);
     output.record(|report| report.previous_commit = live.map(str::to_owned));
     let order = Order::of(live, request.commit.as_str(), Path::new("."));
-    match &order {
-        Order::Refused(reason) if request.ignore_order => output.warn(&format!("the order is ignored: {reason}")),
+    let warning = match &order {
+        Order::Refused(reason) if request.ignore_order => Some(format!("the order is ignored: {reason}")),
         Order::Refused(reason) => return Err(Ending::new(Outcome::NotNewer, reason.clone())),
-        Order::Unlabelled => output.warn(&order.to_string()),
-        Order::First | Order::Same | Order::Newer(_) => {}
-    }
-    Ok(match (&order, live) {
+        Order::Unlabelled => Some(order.to_string()),
+        Order::First | Order::Same | Order::Newer(_) => None,
+    };
+    let standing = match (&order, live) {
         (Order::Newer(_), Some(live)) => format!("{} runs there, {order}", short(live)),
         (Order::Refused(_), Some(live)) => format!("{} runs there", short(live)),
         _ => order.to_string(),
-    })
+    };
+    Ok((standing, warning))
 }
 
 fn replicas(deployment: &Deployment) -> Option<i32> {
