@@ -31,7 +31,7 @@ done
 cost() {
   awk -v nodes="$(setting desiredCapacity)" -v gigabytes="$(setting volumeSize)" 'BEGIN {
     plane = 0.10 * 730; node = nodes * 0.0416 * 730; disk = nodes * gigabytes * 0.08
-    balancer = 0.0225 * 730; addresses = (nodes + 2) * 0.005 * 730
+    balancer = 0.0225 * 730; addresses = (nodes + 3) * 0.005 * 730
     printf "about $%.0f a month, that is $%.2f a day, for as long as it stands: control plane $%.0f, %d nodes $%.0f, their\n" \
            "disks $%.0f, the balancer of the Service $%.0f, public addresses $%.0f. An estimate; docs/eks.md has the formula.",
       plane + node + disk + balancer + addresses, (plane + node + disk + balancer + addresses) / 30.4,
@@ -49,6 +49,10 @@ make_cluster() {
         eksctl create cluster --config-file "$here/cluster.yaml"
       ;;
     ACTIVE | UPDATING)
+      if [ -z "$(stacks)" ]; then # cluster.json's, for example
+        say "cluster $name is there, and eksctl did not make it: its nodes, add-ons and roles are left as they are"
+        return
+      fi
       say "cluster $name is there"
       # Whatever an interrupted first run did not come to; eksctl passes over what exists.
       try "its nodes" "eksctl utils describe-stacks --region $region --cluster $name" \

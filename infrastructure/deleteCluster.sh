@@ -52,6 +52,8 @@ if [ "$state" = ACTIVE ]; then
       kubectl --context "$name" --namespace "$namespace" delete service "$service" --timeout 5m
   done <<<"$services"
 fi
+[ -n "$left" ] || fail 1 "eksctl did not make cluster $name, so it is not eksctl's to delete" \
+  "if cluster.json made it: aws cloudformation delete-stack --region $region --stack-name $name"
 # Evicting first would wait for PodDisruptionBudgets that can no longer be met.
 try "deleting cluster $name: about 12 minutes" "eksctl utils describe-stacks --region $region --cluster $name; then run this again" \
   eksctl delete cluster --config-file "$here/cluster.yaml" --disable-nodegroup-eviction --wait

@@ -83,9 +83,9 @@ def test_the_first_run_makes_the_cluster_then_the_balancer_controller_then_the_r
 
 def test_it_says_what_it_will_cost_before_it_makes_anything(world):
     done = world.run("createCluster.sh", failing="eksctl*")
-    assert "about $168 a month, that is $5.53 a day" in done.stderr
+    assert "about $172 a month, that is $5.65 a day" in done.stderr
     assert "control plane $73, 2 nodes $61" in done.stderr
-    assert done.stderr.index("about $168") < done.stderr.index("no luck today")
+    assert done.stderr.index("about $172") < done.stderr.index("no luck today")
 
 
 def test_a_second_run_makes_no_second_cluster_and_ends_well(world):
@@ -101,9 +101,22 @@ def test_a_second_run_makes_no_second_cluster_and_ends_well(world):
 def test_a_run_that_was_interrupted_is_finished_by_the_next(world):
     assert world.run("createCluster.sh", failing="eksctl create cluster*").returncode == 42
     (world.state / "cluster").write_text("ACTIVE\n")  # the cluster came up, its nodes and its roles did not
+    (world.state / "stack-eksctl-request-info-cluster").touch()
     done = world.run("createCluster.sh")
     assert done.returncode == 0, done.stderr
     assert changes(done.calls)[:3] == ["eksctl create nodegroup", "eksctl create addon", "eksctl create podidentityassociation"]
+
+
+def test_a_cluster_of_another_maker_gets_the_rest_and_is_not_eksctls_to_delete(world):
+    (world.state / "cluster").write_text("ACTIVE\n")
+    (world.state / "service").touch()
+    done = world.run("createCluster.sh")
+    assert done.returncode == 0, done.stderr
+    assert changes(done.calls) == ["helm upgrade", "helm upgrade", "kubectl --context request-info apply"]
+    done = world.run("deleteCluster.sh", "--yes")
+    assert done.returncode == 1
+    assert changes(done.calls) == ["delete service"]
+    assert "aws cloudformation delete-stack --region us-east-1 --stack-name request-info" in done.stderr
 
 
 @pytest.mark.parametrize("status", ["CREATING", "DELETING", "FAILED"])
