@@ -129,3 +129,94 @@ impl Repository<'_> {
 fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A repository with the commits `old`, `new` and `newer` on each other, and `side` beside `new`.
+    struct Clone {
+        path: PathBuf,
+        old: String,
+        new: String,
+        newer: String,
+        side: String,
+    }
+
+    impl Clone {
+        fn make(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("deployer-order-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            let commit = |message: &str| {
+                git(&path, &["commit", "--quiet", "--allow-empty", "--message", message]);
+                git(&path, &["rev-parse", "HEAD"])
+            };
+            git(&path, &["init", "--quiet"]);
+            let old = commit("old");
+            let side = commit("side");
+            git(&path, &["reset", "--quiet", "--hard", &old]);
+            let (new, newer) = (commit("new"), commit("newer"));
+            git(&path, &["branch", "side", &side]);
+            Self { path, old, new, newer, side }
+        }
+    }
+
+    impl Drop for Clone {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.path).ok();
+        }
+    }
+
+    fn git(path: &Path, arguments: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(["-c", "user.name=test", "-c", "user.email=test@example.com", "-C"])
+            .arg(path)
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    #[test]
+    fn a_newer_commit_goes_and_any_other_is_refused_with_the_remedy() {
+        let clone = Clone::make("order");
+        let Clone { path, old, new, newer, side } = &clone;
+        let unknown = "0123456789012345678901234567890123456789";
+        for (what, live, commit, expected) in [
+            ("the same", Some(&**new), &**new, "the same commit runs there"),
+            ("one newer", Some(old), new, "1 commit older"),
+            ("two newer", Some(old), newer, "2 commits older"),
+            ("no annotation", None, new, "does not say its commit"),
+            ("older", Some(newer), new, "is older than"),
+            ("beside", Some(new), side, "have diverged"),
+            ("unknown runs", Some(unknown), new, "the commit that runs, 012345678901, is unknown to the clone"),
+            ("unknown to deploy", Some(new), unknown, "the commit to deploy, 012345678901, is unknown to the clone"),
+            ("no commit runs", Some("main"), new, "\"main\", which is none"),
+        ] {
+            let order = Order::of(live, commit, path);
+            let is_refused = ["older than", "diverged", "unknown", "none"].iter().any(|word| expected.contains(word));
+            assert_eq!(matches!(order, Order::Refused(_)), is_refused, "{what}: {order}");
+            assert!(order.to_string().contains(expected), "{what}: {order}");
+            assert_eq!(order.to_string().contains("--ignore-order"), is_refused, "{what}: {order}");
+        }
+    }
+
+    #[test]
+    fn a_shallow_clone_names_the_fetch_that_helps() {
+        let clone = Clone::make("deep");
+        let shallow = clone.path.join("shallow");
+        let url = format!("file://{}", clone.path.display());
+        git(&clone.path, &["clone", "--quiet", "--depth", "1", &url, &shallow.display().to_string()]);
+        let order = Order::of(Some(&clone.old), &clone.newer, &shallow);
+        assert!(matches!(&order, Order::Refused(reason) if reason.contains("git fetch --unshallow")), "{order}");
+    }
+
+    #[test]
+    fn where_there_is_no_repository_git_says_so() {
+        let order = Order::of(Some(&"1".repeat(40)), &"2".repeat(40), Path::new("/"));
+        assert!(matches!(&order, Order::Refused(reason) if reason.contains("not a git repository")), "{order}");
+    }
+}

@@ -136,3 +136,39 @@ async fn is_allowed(cluster: &Cluster, need: &Need) -> Result<bool, Ending> {
     let answer = answer.map_err(|error| cluster.ending("ask what is allowed", &error))?;
     Ok(answer.status.is_some_and(|status| status.allowed))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(verbs: &[&str], groups: &[&str], resources: &[&str], names: &[&str]) -> ResourceRule {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        ResourceRule {
+            verbs: owned(verbs),
+            api_groups: Some(owned(groups)),
+            resources: Some(owned(resources)),
+            resource_names: Some(owned(names)),
+        }
+    }
+
+    #[test]
+    fn a_rule_allows_what_the_api_server_would_allow_by_it() {
+        let patch = Need::new("patch", "apps", "deployments", Some("web"));
+        let create = Need::new("create", "apps", "deployments", None);
+        let log = Need::new("get", "", "pods/log", None);
+        for (what, need, rule, is_met) in [
+            ("exactly", &patch, rule(&["patch"], &["apps"], &["deployments"], &[]), true),
+            ("by name", &patch, rule(&["patch"], &["apps"], &["deployments"], &["web"]), true),
+            ("of everything", &patch, rule(&["*"], &["*"], &["*"], &[]), true),
+            ("another name", &patch, rule(&["patch"], &["apps"], &["deployments"], &["other"]), false),
+            ("another verb", &patch, rule(&["get"], &["apps"], &["deployments"], &[]), false),
+            ("another group", &patch, rule(&["patch"], &[""], &["deployments"], &[]), false),
+            ("names do not allow to create", &create, rule(&["create"], &["apps"], &["deployments"], &["web"]), false),
+            ("the subresource", &log, rule(&["get"], &[""], &["pods/log"], &[]), true),
+            ("that of any resource", &log, rule(&["get"], &[""], &["*/log"], &[]), true),
+            ("the resource alone", &log, rule(&["get"], &[""], &["pods"], &[]), false),
+        ] {
+            assert_eq!(need.is_met_by(&rule), is_met, "{what}");
+        }
+    }
+}

@@ -634,3 +634,6 @@ pub(crate) fn occurrences(event: &Event) -> i32 {
     let series = event.series.as_ref().and_then(|series| series.count);
     event.count.or(series).unwrap_or(1).max(1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -325,3 +325,159 @@ fn entry<'a>(value: &'a mut Value, key: &str) -> Result<&'a mut Map<String, Valu
     let map = value.as_object_mut().with_context(|| format!("what should hold {key} is no mapping"))?;
     map.entry(key).or_insert_with(|| json!({})).as_object_mut().with_context(|| format!("{key} is no mapping"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHA: &str = "3f9c2ab17d043f9c2ab17d043f9c2ab17d043f9c";
+    const GOOD: &str = "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  template:
+    spec: {containers: [{name: web, image: <IMAGE>}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+";
+
+    fn fill(text: &str) -> Result<Documents> {
+        parse(text, &"registry.example/web:3f9c2ab17d04".parse().unwrap(), &SHA.parse().unwrap(), "why")
+    }
+
+    #[test]
+    fn every_document_and_the_pods_say_their_commit() {
+        let documents = fill(GOOD).unwrap();
+        for document in documents.all() {
+            assert_eq!(document.0["metadata"]["annotations"][COMMIT], SHA, "{}", document.kind());
+        }
+        let deployment = &documents.deployment.0;
+        assert_eq!(deployment["spec"]["template"]["metadata"]["annotations"][COMMIT], SHA);
+        assert_eq!(deployment["metadata"]["annotations"][CHANGE_CAUSE], "why");
+        assert_eq!(
+            deployment["spec"]["template"]["spec"]["containers"][0]["image"],
+            "registry.example/web:3f9c2ab17d04"
+        );
+    }
+
+    #[test]
+    fn what_is_rendered_reads_back_as_the_same_documents() {
+        let documents = fill(GOOD).unwrap();
+        let again: Vec<Value> = serde_saphyr::from_multiple(&documents.yaml().unwrap()).unwrap();
+        assert_eq!(again, documents.all().map(|document| document.0.clone()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_unusable_template_is_told_where_and_why() {
+        for (what, from, to, says) in [
+            ("no place for the image", "<IMAGE>", "nginx", "it has no <IMAGE>"),
+            (
+                "<IMAGE> elsewhere",
+                "image: <IMAGE>",
+                "image: nginx, command: [<IMAGE>]",
+                "no container of its Deployment has <IMAGE>",
+            ),
+            ("not YAML", "kind: Service", "kind: [Service", "line "),
+            ("a key twice", "kind: Service", "kind: Service\nkind: Pod", "line "),
+            ("no Deployment", "kind: Deployment", "kind: StatefulSet", "it has no Deployment of apps/v1"),
+            (
+                "two Deployments",
+                "apiVersion: v1\nkind: Service",
+                "apiVersion: apps/v1\nkind: Deployment",
+                "it has 2 Deployments",
+            ),
+            (
+                "no mapping",
+                "apiVersion: v1\nkind: Service\nmetadata: {name: web}",
+                "- a",
+                "document 2: it is no mapping",
+            ),
+            ("no name", "kind: Service\nmetadata: {name: web}", "kind: Service", "document 2: it has no metadata.name"),
+            ("no version", "apiVersion: v1\n", "", "document 2: it has no apiVersion"),
+            ("a List", "kind: Service", "kind: List", "document 2: a List is not understood"),
+            (
+                "two namespaces",
+                "kind: Service\nmetadata: {name: web}",
+                "kind: Service\nmetadata: {name: web, namespace: b}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: c, namespace: d}",
+                "two namespaces, b and d",
+            ),
+            ("paused", "spec:\n", "spec:\n  paused: true\n", "paused"),
+        ] {
+            assert!(GOOD.contains(from), "{what}");
+            let error = format!("{:#}", fill(&GOOD.replacen(from, to, 1)).unwrap_err());
+            assert!(error.contains(says), "{what}: {error}");
+            assert!(!error.contains('\n'), "{what}: {error}");
+        }
+    }
+
+    #[test]
+    fn separators_before_and_after_make_no_documents() {
+        let documents = fill(&format!("# first\n---\n{GOOD}---\n")).unwrap();
+        assert_eq!(documents.all().map(Document::kind).collect::<Vec<_>>(), ["Deployment", "Service"]);
+    }
+
+    #[test]
+    fn a_deadline_must_be_shorter_than_the_timeout() {
+        for (deadline, timeout, is_good) in [
+            ("", 600, false),
+            ("", 601, true),
+            ("  progressDeadlineSeconds: 90\n", 90, false),
+            ("  progressDeadlineSeconds: 90\n", 91, true),
+        ] {
+            let documents = fill(&GOOD.replacen("spec:\n", &format!("spec:\n{deadline}"), 1)).unwrap();
+            assert_eq!(documents.check_deadline(Duration::from_secs(timeout)).is_ok(), is_good, "{deadline} {timeout}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_a_repository_and_a_tag() {
+        for (text, is_good) in [
+            ("web:1", true),
+            ("library/web:3f9c2ab", true),
+            ("localhost/web:1", true),
+            ("localhost:5000/web:1", true),
+            ("registry.example:443/a/b_c/d__e/f-g/h.i:V1.2_x-y", true),
+            ("web", false),
+            ("registry.example:5000/web", false),
+            ("web:", false),
+            ("web:.1", false),
+            ("web:a b", false),
+            ("Web:1", false),
+            ("web_:1", false),
+            ("a//b:1", false),
+            ("a..b:1", false),
+            ("registry.example:0/web:1", false),
+            ("-registry.example/web:1", false),
+            ("web@sha256:0123", false),
+            ("", false),
+        ] {
+            assert_eq!(text.parse::<Image>().is_ok(), is_good, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_tag_is_the_beginning_of_its_commit() {
+        let commit: Commit = SHA.parse().unwrap();
+        for (tag, is_good) in [
+            (SHA, true),
+            ("3f9c2ab17d04", true),
+            ("3f9c2ab", true),
+            ("3f9c2a", false),
+            ("latest", false),
+            ("81be09aa43f1", false),
+        ] {
+            let image: Image = format!("registry.example:5000/web:{tag}").parse().unwrap();
+            assert_eq!(image.check_tag(&commit).is_ok(), is_good, "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_commit_is_forty_lower_case_digits() {
+        for (text, is_good) in [(SHA, true), ("3f9c2ab17d04", false), ("HEAD", false), ("", false)] {
+            assert_eq!(text.parse::<Commit>().is_ok(), is_good, "{text:?}");
+        }
+        assert!(SHA.to_uppercase().parse::<Commit>().is_err());
+    }
+}
