@@ -26,6 +26,8 @@ use crate::template::{COMMIT, short};
 
 /// One line about an API server that is away does for so long.
 const QUIET: Duration = Duration::from_secs(30);
+/// How long we must be refused before that is believed.
+const REFUSAL: Duration = Duration::from_secs(10);
 
 /// How a rollout ended, and what was to be seen then.
 pub(crate) struct Followed {
@@ -276,6 +278,8 @@ struct Progress<'a> {
     had_old: bool,
     is_serving: bool,
     last_trouble: Option<Instant>,
+    /// When the API server first refused us, and when last.
+    refused: Option<(Instant, Instant)>,
 }
 
 impl<'a> Progress<'a> {
@@ -293,6 +297,7 @@ impl<'a> Progress<'a> {
             had_old: false,
             is_serving: false,
             last_trouble: None,
+            refused: None,
         }
     }
 
@@ -357,6 +362,17 @@ impl<'a> Progress<'a> {
         self.target.commit.as_deref().map_or("the new revision", short)
     }
 
+    /// Whether we were refused for so long that it is meant: an API server that has just started knows no role yet.
+    fn is_shut_out(&mut self) -> bool {
+        let now = Instant::now();
+        let began = match self.refused {
+            Some((began, last)) if now - last < REFUSAL => began,
+            _ => now,
+        };
+        self.refused = Some((began, now));
+        now - began >= REFUSAL
+    }
+
     /// An API server that is away is worth a line and no more; one that shuts us out ends the watch.
     fn note_trouble(&mut self, cluster: &Cluster, change: watcher::Result<()>) -> Result<(), Ending> {
         use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
@@ -368,7 +384,7 @@ impl<'a> Progress<'a> {
         if let kube::Error::Api(status) = &error {
             match status.code {
                 410 => return Ok(()), // too far behind: the watcher lists anew
-                401 | 403 => {
+                401 | 403 if self.is_shut_out() => {
                     let cause = format!("cannot look any longer, the rollout goes on: {}", cluster.explain(&error));
                     return Err(Ending::new(Outcome::Rejected, cause));
                 }

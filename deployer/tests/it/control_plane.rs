@@ -1,6 +1,6 @@
 //! A real control plane: etcd, API server, controllers and scheduler, as any user, on loopback and free ports.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
@@ -93,15 +93,19 @@ impl ControlPlane {
             ),
         );
         plane.start_api_server().await;
-        plane.run(
+        plane.start_controllers();
+        plane
+    }
+
+    fn start_controllers(&self) {
+        self.run(
             "kube-controller-manager",
             &format!(
                 "--kubeconfig DIR/controllers --leader-elect=false --secure-port 0 --controllers {CONTROLLERS} \
                  --kube-api-qps 500 --kube-api-burst 1000 --concurrent-deployment-syncs 10 --concurrent-replicaset-syncs 10"
             ),
         );
-        plane.run("kube-scheduler", "--config DIR/scheduler.json --secure-port 0");
-        plane
+        self.run("kube-scheduler", "--config DIR/scheduler.json --secure-port 0");
     }
 
     async fn start_api_server(&self) {
@@ -154,11 +158,29 @@ impl ControlPlane {
         self.signal(name, "-CONT");
     }
 
-    /// The API server is gone for a while. The one that comes after it knows no events of before.
+    /// The API server is gone for a while. Whoever watched before is too far behind for the one that comes after it.
     pub(crate) async fn restart_api_server(&self, duration: Duration) {
         self.signal("kube-apiserver", "-KILL");
+        self.forget_the_past().await;
         tokio::time::sleep(duration).await;
         self.start_api_server().await;
+        // These would ask again after half a minute.
+        self.signal("kube-controller-manager", "-KILL");
+        self.signal("kube-scheduler", "-KILL");
+        self.start_controllers();
+    }
+
+    /// Lets etcd forget every revision but a new one, which takes it five minutes otherwise.
+    async fn forget_the_past(&self) {
+        let url = format!("http://127.0.0.1:{}", self.etcd_port).parse().expect("it is a URL");
+        let etcd = Client::try_from(kube::Config::new(url)).expect("a client needs no server");
+        let ask = async |path: &str, body: Value| {
+            let request = http::Request::post(path).body(body.to_string().into_bytes()).expect("it is a request");
+            etcd.request::<Value>(request).await.expect("etcd answers")
+        };
+        let written = ask("/v3/kv/put", serde_json::json!({"key": "YQ==", "value": "YQ=="})).await;
+        ask("/v3/kv/compaction", serde_json::json!({"revision": written["header"]["revision"], "physical": true}))
+            .await;
     }
 
     /// A directory that is removed with the control plane.
@@ -173,23 +195,21 @@ impl ControlPlane {
         kubeconfig(port, token, namespace, &self.directory)
     }
 
-    /// What `user` has asked of the API server so far.
+    /// What `user` has asked of the API server so far, in order.
     pub(crate) fn requests_of(&self, user: &str) -> Vec<Request> {
         let log = fs::read_to_string(self.directory.join("audit.log")).expect("the API server writes it");
-        let mut requests = BTreeMap::new();
+        let (mut seen, mut requests) = (HashSet::new(), Vec::new());
         // The last line may not be whole yet; a watch has two entries under one id.
         for event in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-            if event["user"]["username"] == user {
-                let request = Request {
+            if event["user"]["username"] == user && seen.insert(text(&event["auditID"])) {
+                requests.push(Request {
                     verb: text(&event["verb"]),
                     resource: resource(&event["objectRef"]),
                     uri: text(&event["requestURI"]),
-                    code: event["responseStatus"]["code"].as_u64().unwrap_or_default(),
-                };
-                requests.insert(text(&event["auditID"]), request);
+                });
             }
         }
-        requests.into_values().collect()
+        requests
     }
 
     /// Ends all of it, and returns when nothing is left.
@@ -208,7 +228,6 @@ pub(crate) struct Request {
     /// With its subresource, if any, after a slash.
     pub(crate) resource: String,
     pub(crate) uri: String,
-    pub(crate) code: u64,
 }
 
 fn text(value: &Value) -> String {

@@ -254,18 +254,20 @@ impl Hand {
 
     async fn watch(self) {
         let (mut seen, mut ending) = (HashSet::new(), HashSet::new());
-        let mut events = pin!(watcher(self.pods(), watcher::Config::default()).default_backoff().applied_objects());
         loop {
-            // Errors are those of a server that is away for a while, in the tests where it is.
-            let Ok(Some(pod)) = events.try_next().await else { continue };
-            let uid = pod.uid().expect("it was created");
-            if pod.metadata.deletion_timestamp.is_some() {
-                if ending.insert(uid) {
-                    tokio::spawn(self.clone().end(pod));
+            let mut events = pin!(watcher(self.pods(), watcher::Config::default()).applied_objects());
+            while let Ok(Some(pod)) = events.try_next().await {
+                let uid = pod.uid().expect("it was created");
+                if pod.metadata.deletion_timestamp.is_some() {
+                    if ending.insert(uid) {
+                        tokio::spawn(self.clone().end(pod));
+                    }
+                } else if has_node(&pod) && seen.insert(uid) {
+                    self.play(pod);
                 }
-            } else if has_node(&pod) && seen.insert(uid) {
-                self.play(pod);
             }
+            // The server is away, in the tests where it is.
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 

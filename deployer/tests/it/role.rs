@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::Bed;
 use crate::control_plane::{ControlPlane, Request};
-use crate::node::{Life, NO_SECRET, NOT_READY};
+use crate::node::{HEALTHY, Life, NO_SECRET, NOT_READY};
 use crate::scene::{Scene, shipped_role};
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
@@ -97,17 +97,19 @@ async fn missing_permission(plane: &'static ControlPlane) {
     assert_eq!(scene.versions().await, before);
 }
 
-/// A first deploy, an update, and a failure that is looked into and gone back from need the whole Role between them.
+/// A first deploy, an update, a failure that only events tell of, and one that is looked into and gone back from.
 async fn all_are_used(plane: &'static ControlPlane) {
     let scene = Scene::set(plane).await;
     let commits = scene.commits;
-    scene.edit("progressDeadlineSeconds: 90", "progressDeadlineSeconds: 12");
-    // First only its events say why, then its log and its health.
-    scene.kubelet.let_pods_of(&commits.newer, Life::of(&NO_SECRET).then(8, &NOT_READY)).await;
-    for (commit, options, code) in
-        [(&commits.old, &[][..], 0), (&commits.new, &[], 0), (&commits.newer, &["--rollback"], 1)]
-    {
-        let run = scene.deploy_with(commit, options).await;
+    scene.edit("progressDeadlineSeconds: 90", "progressDeadlineSeconds: 10");
+    for (commit, life, code) in [
+        (&commits.old, &HEALTHY, 0),
+        (&commits.new, &HEALTHY, 0),
+        (&commits.newer, &NO_SECRET, 1),
+        (&commits.line[0], &NOT_READY, 1),
+    ] {
+        scene.kubelet.let_pods_of(commit, Life::of(life)).await;
+        let run = scene.deploy_with(commit, &["--rollback"]).await;
         assert_eq!(run.code, code, "{run}");
     }
     let requests = plane.requests_of(&scene.user());

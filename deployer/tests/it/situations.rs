@@ -347,28 +347,11 @@ async fn node_lost(plane: Plane) {
     let (old, new) = (&scene.commits.old, &scene.commits.new);
     scene.kubelet.let_pods_of(old, Life::of(&HEALTHY).never_ends()).await;
     let running = scene.start(new, &[]);
-    // The first old pod that is told to go is on the lost node: the node's controller says that it is not ready.
-    let leaving = async || {
-        let pods = scene.pods_of(old).await;
-        pods.into_iter().find(|pod| pod.metadata.deletion_timestamp.is_some())
-    };
-    scene.until("an old pod is deleted", async || leaving().await.is_some()).await;
-    let lost = leaving().await.expect("it was there");
+    let is_deleted = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+    scene.until("both old pods are deleted", async || scene.pods_of(old).await.iter().all(is_deleted)).await;
+    let [lost, other] = scene.pods_of(old).await.try_into().expect("nobody has ended them");
     not_ready(&scene, &lost).await;
-    scene.kubelet.let_pods_of(old, Life::of(&HEALTHY)).await;
-    not_ready(&scene, &lost).await;
-    let others = async || {
-        scene.pods_of(old).await.into_iter().filter(|pod| pod.name_any() != lost.name_any()).collect::<Vec<_>>()
-    };
-    scene
-        .until("the other old pod is deleted", async || {
-            others().await.iter().all(|pod| pod.metadata.deletion_timestamp.is_some())
-        })
-        .await;
-    for pod in others().await {
-        let now = DeleteParams::default().grace_period(0);
-        scene.api::<Pod>().delete(&pod.name_any(), &now).await.ok();
-    }
+    scene.api::<Pod>().delete(&other.name_any(), &DeleteParams::default().grace_period(0)).await.expect("it can be");
     let run = running.end().await;
     run.ends_with(0, &["done", &new[..12]]);
     assert!(run.json["warnings"].to_string().contains(&lost.name_any()), "{run}");
