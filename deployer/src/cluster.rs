@@ -329,7 +329,7 @@ fn unknown_context(context: &str, error: &KubeconfigError) -> Ending {
 
 /// An error with its sources, each once: kube's texts repeat some of them.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let mut text = error.to_string().trim_start_matches("ServiceError: ").to_owned();
     let mut source = error.source();
     while let Some(error) = source {
         let more = error.to_string();

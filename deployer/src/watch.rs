@@ -373,7 +373,7 @@ impl<'a> Progress<'a> {
         now - began >= REFUSAL
     }
 
-    /// An API server that is away is worth a line and no more; one that shuts us out ends the watch.
+    /// An API server that is away is worth a line and no more; one that goes on shutting us out ends the watch.
     fn note_trouble(&mut self, cluster: &Cluster, change: watcher::Result<()>) -> Result<(), Ending> {
         use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
         let error = match change {
@@ -392,7 +392,7 @@ impl<'a> Progress<'a> {
             }
         }
         if self.last_trouble.is_none_or(|last| last.elapsed() > QUIET) {
-            self.output.warn(&format!("{}; asking again until it does", cluster.explain(&error)));
+            self.output.warn(&format!("{}; asking again", cluster.explain(&error)));
         }
         self.last_trouble = Some(Instant::now());
         Ok(())
