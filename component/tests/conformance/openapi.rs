@@ -18,10 +18,10 @@ use crate::trial;
 static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("../../src/openapi.json")).expect("the document is JSON"));
 
-/// What a path can have operations for, as OpenAPI writes them.
+/// What a path can have operations for, as the document writes them.
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
-/// Headers that a server or a proxy writes by itself, and that OpenAPI describes elsewhere.
+/// Headers that a server or a proxy writes by itself, and the one that the media types describe.
 const NOT_DESCRIBED: [&str; 5] = ["connection", "content-type", "date", "server", "via"];
 
 pub(crate) fn trials(bed: &Bed) -> Vec<Trial> {
