@@ -47,7 +47,7 @@ class Grammar extends CompilationCustomizer {
         logRotator             : ['numToKeepStr', 'artifactNumToKeepStr', 'daysToKeepStr', 'artifactDaysToKeepStr'],
         checkout               : ['scm'],
         scmGit                 : ['branches', 'userRemoteConfigs', 'extensions'],
-        cloneOption            : ['shallow', 'noTags', 'depth'],
+        cloneOption            : ['shallow', 'noTags', 'reference', 'depth'],
         cleanBeforeCheckout    : [],
         sh                     : ['script', 'label'],
         usernamePassword       : ['credentialsId', 'usernameVariable', 'passwordVariable'],

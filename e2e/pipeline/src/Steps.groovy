@@ -48,6 +48,7 @@ class Steps {
         List<String> clone = ['git', 'clone', '--quiet', '--no-checkout', '--branch', build.branch]
         if (options.shallow) clone += ['--depth', options.depth ?: 1]
         if (options.noTags) clone << '--no-tags'
+        if (options.reference) clone += ['--reference', options.reference]
         // With a scheme, so that git copies what a remote would send; a bare path would be hard-linked, and never shallow.
         command([*clone, "file://${scm.userRemoteConfigs[0].url}", build.workspace.path]*.toString(), build.workspace.parentFile)
         command(['git', 'checkout', '--quiet', '--detach', build.commit], build.workspace)
