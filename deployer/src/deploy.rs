@@ -13,8 +13,9 @@ use crate::cluster::{Cluster, Unwritten};
 use crate::order::Order;
 use crate::outcome::{Ending, Outcome};
 use crate::output::{Output, RollbackReport, seconds};
+use crate::revision;
 use crate::rollback::{Undone, no_deployment, typed, undo};
-use crate::rollout::{self, Cause, Snapshot, Target, commit_of_template};
+use crate::rollout::{self, Assessment, Cause, Snapshot, Target};
 use crate::template::{self, Commit, Documents, Image, short};
 use crate::watch::{End, Followed, follow, show_pods};
 use crate::{diagnosis, permissions, proof};
@@ -85,7 +86,7 @@ pub(crate) async fn deploy(
             let summary = cause.summary.trim_end_matches('.');
             let ending = Ending::new(Outcome::Failed, format!("{summary}, {after:.1} s after the apply"));
             if request.rollback {
-                return go_back(cluster, name, ending, request.timeout, output).await;
+                return go_back(cluster, name, &applied.target, ending, request.timeout, output).await;
             }
             if rollout_has_previous(&followed) {
                 output.record(|report| report.commands.push(("undo", cluster.deployer("rollback", name))));
@@ -196,7 +197,7 @@ fn judge(
             format!("Deployment {name} is paused, nothing would be rolled out: {resume}"),
         ));
     }
-    let live = commit_of_template(before);
+    let live = revision::commit(before);
     output.record(|report| report.previous_commit = live.map(str::to_owned));
     let order = Order::of(live, request.commit.as_str(), Path::new("."));
     let warning = match &order {
@@ -265,7 +266,7 @@ async fn put_other(
             let cause = "the Deployment was deleted while its rollout was going on";
             return Err(Ending::new(Outcome::Failed, cause));
         };
-        if let Some(by) = rollout::superseded(target, &now) {
+        if let Some(by) = target.superseded_by(&now) {
             return Err(superseded(cluster, deployment, &by, output));
         }
         live = cluster.live(&document.resource(), name).await.map_err(|error| trouble(&error))?;
@@ -303,27 +304,29 @@ fn timed_out(cluster: &Cluster, name: &str, timeout: Duration, followed: &Follow
         report.commands.push(("look", cluster.deployer("status", name)));
         report.commands.push(("look", cluster.kubectl(&format!("describe deployment {name}"))));
     });
-    Ending::new(
-        Outcome::Unfinished,
-        format!(
-            "not ended within {} s: {} of {} new pods available, {} old pods to go; the rollout goes on by itself",
-            timeout.as_secs(),
-            assessment.available.len(),
-            assessment.wanted,
-            assessment.old
-        ),
-    )
+    let state = match followed.seen.deployment {
+        Some(_) => how_it_goes(assessment),
+        None => "the API server did not say how it goes".to_owned(),
+    };
+    let limit = timeout.as_secs();
+    Ending::new(Outcome::Unfinished, format!("not ended within {limit} s: {state}; the rollout goes on by itself"))
+}
+
+fn how_it_goes(assessment: &Assessment) -> String {
+    let Assessment { available, wanted, old, .. } = assessment;
+    format!("{} of {wanted} new pods available, {old} old pods to go", available.len())
 }
 
 fn rollout_has_previous(followed: &Followed) -> bool {
     let deployment = followed.seen.deployment.as_deref();
-    deployment.is_some_and(|deployment| rollout::previous(deployment, &followed.seen.replica_sets).is_some())
+    deployment.is_some_and(|deployment| revision::previous(deployment, &followed.seen.replica_sets).is_some())
 }
 
 /// Puts the revision before back after a failure. The failure stays one.
 async fn go_back(
     cluster: &Cluster,
     name: &str,
+    failed: &Target,
     failure: Ending,
     timeout: Duration,
     output: &Output,
@@ -335,11 +338,15 @@ async fn go_back(
     let broken =
         |why: &str| Ending::new(Outcome::Broken, format!("{}; and the rollback failed, too: {why}", failure.cause));
     output.say(&format!("failed: {}", failure.cause));
-    let undone = match undo(cluster, name).await {
+    let undone = match undo(cluster, name, Some(failed)).await {
         Ok(Some(undone)) => undone,
         Ok(None) => {
             note("none", None, Some("there is no earlier revision to go back to: nothing was changed".to_owned()));
             return Err(failure);
+        }
+        Err(ending) if ending.outcome == Outcome::Superseded => {
+            note("none", None, Some(ending.cause.clone()));
+            return Err(Ending::new(Outcome::Superseded, format!("{}; {}", failure.cause, ending.cause)));
         }
         Err(ending) => {
             note("failed", None, Some(ending.cause.clone()));
@@ -392,7 +399,7 @@ pub(crate) async fn roll_back(
     output: &Output,
 ) -> Result<Ending, Ending> {
     let since = Instant::now();
-    let Some(undone) = undo(cluster, name).await? else {
+    let Some(undone) = undo(cluster, name, None).await? else {
         let cause = format!("Deployment {name} has no earlier revision to go back to: nothing was changed");
         return Err(Ending::new(Outcome::Failed, cause));
     };
@@ -456,12 +463,7 @@ pub(crate) async fn status(cluster: &Cluster, name: &str, output: &Output) -> Re
         }
         _ => Err(Ending::new(
             Outcome::Unfinished,
-            format!(
-                "the rollout of {revision} is going on: {} of {} new pods available, {} old pods to go",
-                assessment.available.len(),
-                assessment.wanted,
-                assessment.old
-            ),
+            format!("the rollout of {revision} is going on: {}", how_it_goes(&assessment)),
         )),
     }
 }

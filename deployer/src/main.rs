@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,6 +28,7 @@ mod output;
 mod permissions;
 mod pod;
 mod proof;
+mod revision;
 mod rollback;
 mod rollout;
 mod template;
@@ -274,7 +276,7 @@ fn render(build: &Build) -> u8 {
     });
     match documents {
         Ok(yaml) => {
-            print!("{yaml}");
+            drop(std::io::stdout().write_all(yaml.as_bytes())); // whoever reads no further has what they wanted
             Outcome::Done.exit_code()
         }
         Err(error) => Output::new(Format::Text).finish(&Ending::invalid(&error)),

@@ -1,8 +1,12 @@
 //! What a Pod's status says, read.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
+
+use crate::template::COMMIT;
 
 /// Whether a pod's readiness gates and probes say that it may be sent requests.
 pub(crate) fn is_ready(pod: &Pod) -> bool {
@@ -81,4 +85,18 @@ pub(crate) fn readiness_path<'a>(pod: &'a Pod, container: &str) -> Option<&'a st
 pub(crate) fn on_node(pod: &Pod) -> String {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     node.map_or_else(String::new, |node| format!(" on {node}"))
+}
+
+/// What serves now: each commit with how many of its pods are ready, the most first.
+pub(crate) fn serving(pods: &[Arc<Pod>]) -> Vec<(String, usize)> {
+    let mut commits: Vec<(String, usize)> = Vec::new();
+    for pod in pods.iter().filter(|pod| !is_over(pod) && ready_since(pod).is_some()) {
+        let commit = pod.annotations().get(COMMIT).map_or("an unknown commit", String::as_str);
+        match commits.iter_mut().find(|(found, _)| found == commit) {
+            Some((_, count)) => *count += 1,
+            None => commits.push((commit.to_owned(), 1)),
+        }
+    }
+    commits.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    commits
 }

@@ -8,7 +8,8 @@ use kube::api::{ApiResource, DynamicObject, ListParams};
 
 use crate::cluster::{Cluster, Unwritten};
 use crate::outcome::{Ending, Outcome};
-use crate::rollout::{self, Target};
+use crate::revision;
+use crate::rollout::Target;
 use crate::template::{CHANGE_CAUSE, COMMIT};
 use crate::watch::selector;
 
@@ -28,10 +29,11 @@ pub(crate) struct Undone {
     pub(crate) commit: Option<String>,
 }
 
-/// Puts the revision before back. None if there is none, and nothing is changed then.
+/// Puts the revision before back. None if there is none, and nothing is changed then. Where a rollout `failed`, it is
+/// only that one which is undone, not what somebody has applied since.
 ///
 /// It is written whole, not applied: an apply would leave in place what others have added to the template since.
-pub(crate) async fn undo(cluster: &Cluster, name: &str) -> Result<Option<Undone>, Ending> {
+pub(crate) async fn undo(cluster: &Cluster, name: &str, failed: Option<&Target>) -> Result<Option<Undone>, Ending> {
     let resource = ApiResource::erase::<Deployment>(&());
     for _ in 0..ATTEMPTS {
         let live = cluster.live(&resource, name).await;
@@ -39,6 +41,12 @@ pub(crate) async fn undo(cluster: &Cluster, name: &str) -> Result<Option<Undone>
             return Err(Ending::new(Outcome::Rejected, no_deployment(cluster, name)));
         };
         let deployment: Deployment = typed(&live)?;
+        if let Some(by) = failed.and_then(|target| target.superseded_by(&deployment)) {
+            return Err(Ending::new(
+                Outcome::Superseded,
+                format!("{by} was applied meanwhile: nothing was rolled back"),
+            ));
+        }
         let Some(revision) = previous(cluster, &deployment).await? else { return Ok(None) };
         let commit = revision.data["spec"]["template"]["metadata"]["annotations"][COMMIT].as_str().map(str::to_owned);
         restore(&mut live, &revision, commit.as_deref());
@@ -86,7 +94,7 @@ async fn previous(cluster: &Cluster, deployment: &Deployment) -> Result<Option<D
     let sets = sets.map_err(|error| cluster.ending("list the ReplicaSets", &error))?.items;
     let known: Vec<Arc<ReplicaSet>> =
         sets.iter().filter_map(|set| set.clone().try_parse().ok()).map(Arc::new).collect();
-    let Some(chosen) = rollout::previous(deployment, &known) else { return Ok(None) };
+    let Some(chosen) = revision::previous(deployment, &known) else { return Ok(None) };
     Ok(sets.iter().find(|set| set.metadata.uid == chosen.metadata.uid).cloned())
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
@@ -15,10 +14,7 @@ use crate::container::{Finding, examine, last_words};
 use crate::pod::{
     condition, container_statuses, is_over, on_node, readiness_path, ready_since, transition, unschedulable,
 };
-use crate::template::COMMIT;
-
-/// Where the Deployment controller writes the number of a revision, on the Deployment and on its `ReplicaSets`.
-pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
+use crate::revision;
 
 /// How long pods may be refused by quota or admission, with none created, before that is certain.
 const CREATION_GRACE: SignedDuration = SignedDuration::from_secs(10);
@@ -55,11 +51,22 @@ impl Target {
         Self {
             uid: deployment.metadata.uid.clone().unwrap_or_default(),
             generation,
-            commit: commit_of_template(deployment).map(str::to_owned),
-            images: images(deployment),
+            commit: revision::commit(deployment).map(str::to_owned),
+            images: revision::images(deployment),
             applied: (before != Some(generation)).then_some(now),
             undoing: false,
         }
+    }
+
+    /// What was applied over it, by whatever `deployment` states now.
+    pub(crate) fn superseded_by(&self, deployment: &Deployment) -> Option<String> {
+        let commit = revision::commit(deployment);
+        if commit != self.commit.as_deref() {
+            let by = commit.map(|commit| format!("commit {commit}"));
+            return by.or_else(|| Some("a revision without a commit".to_owned()));
+        }
+        let images = revision::images(deployment);
+        (images != self.images).then(|| format!("image {}", images.join(", ")))
     }
 }
 
@@ -157,7 +164,7 @@ pub(crate) fn assess(target: &Target, seen: &Snapshot, now: Timestamp) -> Assess
     if generation < target.generation {
         return assessment; // The watch has not caught up with the apply.
     }
-    if let Some(by) = superseded(target, deployment) {
+    if let Some(by) = target.superseded_by(deployment) {
         assessment.verdict = Verdict::Superseded(by);
         return assessment;
     }
@@ -198,13 +205,13 @@ struct Rollout<'a> {
 
 impl<'a> Rollout<'a> {
     fn of(target: &'a Target, deployment: &'a Deployment, seen: &'a Snapshot, now: Timestamp) -> Self {
-        let replica_set = current_replica_set(deployment, &seen.replica_sets);
+        let replica_set = revision::current(deployment, &seen.replica_sets);
         let uid = replica_set.and_then(|set| set.metadata.uid.as_deref());
         let (mut new, old): (Vec<_>, Vec<_>) = seen
             .pods
             .iter()
-            .filter(|pod| !is_over(pod) && owner(&pod.metadata).is_some())
-            .partition(|pod| uid.is_some() && owner(&pod.metadata) == uid);
+            .filter(|pod| !is_over(pod) && revision::owner(&pod.metadata).is_some())
+            .partition(|pod| uid.is_some() && revision::owner(&pod.metadata) == uid);
         new.retain(|pod| pod.metadata.deletion_timestamp.is_none());
         new.sort_by_key(|pod| (pod.metadata.creation_timestamp.clone(), pod.name_any()));
         Self { target, deployment, replica_set, new, old, events: seen.events.as_ref(), now }
@@ -549,78 +556,8 @@ impl<'a> Rollout<'a> {
     }
 }
 
-/// What serves now: each commit with how many of its pods are ready, the most first.
-pub(crate) fn serving(pods: &[Arc<Pod>]) -> Vec<(String, usize)> {
-    let mut commits: Vec<(String, usize)> = Vec::new();
-    for pod in pods.iter().filter(|pod| !is_over(pod) && ready_since(pod).is_some()) {
-        let commit = pod.annotations().get(COMMIT).map_or("an unknown commit", String::as_str);
-        match commits.iter_mut().find(|(found, _)| found == commit) {
-            Some((_, count)) => *count += 1,
-            None => commits.push((commit.to_owned(), 1)),
-        }
-    }
-    commits.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    commits
-}
-
-/// The revision to go back to: of the others one that still has available pods, else the youngest.
-pub(crate) fn previous<'a>(deployment: &Deployment, replica_sets: &'a [Arc<ReplicaSet>]) -> Option<&'a ReplicaSet> {
-    let current = current_replica_set(deployment, replica_sets).and_then(|set| set.metadata.uid.as_ref());
-    replica_sets
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|set: &&ReplicaSet| owner(&set.metadata) == deployment.metadata.uid.as_deref())
-        .filter(|set| set.metadata.uid.as_ref() != current)
-        .max_by_key(|set| {
-            let available = set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or_default();
-            (available > 0, revision(&set.metadata))
-        })
-}
-
-/// What the Deployment's pod template says of its commit.
-pub(crate) fn commit_of_template(deployment: &Deployment) -> Option<&str> {
-    let metadata = deployment.spec.as_ref()?.template.metadata.as_ref()?;
-    metadata.annotations.as_ref()?.get(COMMIT).map(String::as_str)
-}
-
-/// The `ReplicaSet` that the Deployment's controller made for the current pod template.
-fn current_replica_set<'a>(deployment: &Deployment, replica_sets: &'a [Arc<ReplicaSet>]) -> Option<&'a ReplicaSet> {
-    // The controller writes the revision to both before it writes the generation that it has observed.
-    let number = revision(&deployment.metadata)?;
-    replica_sets
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|set: &&ReplicaSet| owner(&set.metadata) == deployment.metadata.uid.as_deref())
-        .find(|set| revision(&set.metadata) == Some(number))
-}
-
-fn revision(metadata: &ObjectMeta) -> Option<u64> {
-    metadata.annotations.as_ref()?.get(REVISION)?.parse().ok()
-}
-
-pub(crate) fn superseded(target: &Target, deployment: &Deployment) -> Option<String> {
-    let commit = commit_of_template(deployment);
-    if commit != target.commit.as_deref() {
-        return Some(
-            commit.map_or_else(|| "a revision without a commit".to_owned(), |commit| format!("commit {commit}")),
-        );
-    }
-    let images = images(deployment);
-    (images != target.images).then(|| format!("image {}", images.join(", ")))
-}
-
-fn images(deployment: &Deployment) -> Vec<String> {
-    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    pod.into_iter().flat_map(|pod| &pod.containers).filter_map(|container| container.image.clone()).collect()
-}
-
 fn failed(summary: &str) -> Verdict {
     Verdict::Failed(Box::new(Cause { summary: summary.to_owned(), ..Cause::default() }))
-}
-
-fn owner(metadata: &ObjectMeta) -> Option<&str> {
-    let owners = metadata.owner_references.as_deref().unwrap_or_default();
-    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }
 
 fn deployment_condition<'a>(
@@ -630,6 +567,7 @@ fn deployment_condition<'a>(
     deployment.status.as_ref()?.conditions.as_deref()?.iter().find(|condition| condition.type_ == kind)
 }
 
+/// How often it happened: old and new ways to count.
 pub(crate) fn occurrences(event: &Event) -> i32 {
     let series = event.series.as_ref().and_then(|series| series.count);
     event.count.or(series).unwrap_or(1).max(1)

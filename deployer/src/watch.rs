@@ -21,7 +21,7 @@ use crate::cluster::Cluster;
 use crate::outcome::{Ending, Outcome};
 use crate::output::{Output, PodReport, seconds};
 use crate::pod;
-use crate::rollout::{self, Assessment, Cause, Snapshot, Target, Verdict, assess};
+use crate::rollout::{Assessment, Cause, Snapshot, Target, Verdict, assess};
 use crate::template::{COMMIT, short};
 
 /// One line about an API server that is away does for so long.
@@ -236,7 +236,7 @@ pub(crate) fn show_pods(seen: &Snapshot, wanted: i32, output: &Output) {
         })
         .collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
-    let serving = rollout::serving(&seen.pods);
+    let serving = pod::serving(&seen.pods);
     let parts = serving.iter().map(|(commit, count)| format!("{} on {count} of {wanted} pods", short(commit)));
     let parts: Vec<String> = parts.collect();
     let serves = if parts.is_empty() { "nothing: no pod is ready".to_owned() } else { parts.join(", ") };

@@ -3,6 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::pod::serving;
+use crate::revision::{REVISION, previous};
+use crate::template::COMMIT;
 
 const COMMIT_NEW: &str = "3f9c2ab17d043f9c2ab17d043f9c2ab17d043f9c";
 const COMMIT_OLD: &str = "81be09aa43f181be09aa43f181be09aa43f181be";
