@@ -55,12 +55,17 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
+    /// Where the process of this id keeps its control plane of this number.
+    pub(crate) fn directory_of(process: u32, number: u32) -> PathBuf {
+        std::env::temp_dir().join(format!("control-plane-{process}-{number}"))
+    }
+
     /// Returns when rollouts can begin. To be called within a tokio runtime.
     pub(crate) async fn start() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let binaries = binaries().unwrap_or_else(|error| panic!("{error}"));
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("control-plane-{}-{count}", std::process::id()));
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = Self::directory_of(std::process::id(), number);
         fs::create_dir(&directory).unwrap_or_else(|error| panic!("cannot create {}: {error}", directory.display()));
         let supervisor = Command::new("sh")
             .args(["-c", SUPERVISOR])

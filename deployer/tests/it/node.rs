@@ -237,9 +237,14 @@ impl Kubelet {
         Self { hand, task }
     }
 
-    /// From now on, and for the pods that there are.
-    pub(crate) async fn let_pods_of(&self, commit: &str, life: Life) {
+    /// For the pods to come.
+    pub(crate) fn let_later_pods_of(&self, commit: &str, life: Life) {
         self.hand.lives.lock().expect("no panic holds it").insert(commit.to_owned(), life);
+    }
+
+    /// For the pods to come, and from now on for those that there are.
+    pub(crate) async fn let_pods_of(&self, commit: &str, life: Life) {
+        self.let_later_pods_of(commit, life);
         let pods = self.hand.pods().list(&ListParams::default()).await.expect("they can be listed");
         for pod in pods.items.into_iter().filter(|pod| commit_of(pod) == commit && has_node(pod) && !is_over(pod)) {
             self.hand.play(pod);

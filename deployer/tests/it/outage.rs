@@ -1,18 +1,24 @@
 //! A control plane that is not well. These tests have one of their own, one after the other.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
+use tokio::process::Command;
 
 use crate::Bed;
 use crate::control_plane::ControlPlane;
 use crate::node::{HEALTHY, Life, NOT_READY};
 use crate::scene::Scene;
 
+/// A test that takes longer than it takes to kill it.
+const SLOW: &str = "19 a pod that no node takes for a minute has failed";
+
 const AWAY: Duration = Duration::from_secs(10);
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     vec![
+        bed.trial("of tests that are killed nothing is left", killed),
         bed.trial_alone("04 a status of an older generation is not judged", older_generation),
         bed.trial_alone("31 an API server that hangs for 10 s delays the rollout and nothing else", hangs),
         bed.trial_alone(
@@ -38,6 +44,19 @@ async fn older_generation(plane: &'static ControlPlane) {
     let run = running.end().await;
     assert!(!judged, "judged by a status of an older generation: {run}");
     run.ends_with(0, &["done", &new[..12]]);
+}
+
+/// Tests as these, ended by force while their control plane runs.
+async fn killed(plane: &'static ControlPlane) {
+    let mut tests = Command::new(std::env::current_exe().expect("we run"));
+    let mut tests =
+        tests.args(["--exact", SLOW]).stdout(Stdio::null()).kill_on_drop(true).spawn().expect("so can another");
+    let directory = ControlPlane::directory_of(tests.id().expect("it runs"), 0);
+    let scene = Scene::set(plane).await;
+    scene.until("the control plane runs", async || directory.join("kube-scheduler.pid").exists()).await;
+    tests.start_kill().expect("it is ours");
+    // The directory goes last, when its processes have ended.
+    scene.until("nothing is left", async || !directory.exists()).await;
 }
 
 async fn hangs(plane: &'static ControlPlane) {

@@ -24,6 +24,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
         // The longest first.
         bed.trial("19 a pod that no node takes for a minute has failed", unschedulable),
         bed.trial("23 a node lost in mid-rollout delays it and is warned of", node_lost),
+        bed.trial("23 a new pod on a node that is lost is replaced", new_pod_lost),
         bed.trial("24 an old pod that a finalizer holds is warned of and not waited for", finalizer),
         bed.trial("01 a rollout in which all goes well is done when the last old pod is gone", all_goes_well),
         bed.trial("01 the template that is shipped rolls out under the Role that is shipped", shipped),
@@ -53,6 +54,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
         bed.trial("34 after a failure with --rollback the old commit serves", rolled_back),
         bed.trial("35 a failure whose rollback fails too has a verdict of its own", rollback_fails),
         bed.trial("pods that answer with another commit are a failure to look at at once", other_commit_proved),
+        bed.trial("pods whose images differ under one tag are a failure to look at at once", other_image_proved),
     ];
     trials.extend(FAILURES.iter().map(|failure| bed.trial(failure.name, async |plane| failure.is_one(plane).await)));
     trials
@@ -358,6 +360,19 @@ async fn node_lost(plane: Plane) {
     assert!((30..70).contains(&run.took.as_secs()), "{run}");
 }
 
+async fn new_pod_lost(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let (old, new) = (&scene.commits.old, &scene.commits.new);
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY).never_ends()).await;
+    let running = scene.start(new, &[]);
+    let lost = scene.first_pod_of(new).await;
+    scene.kubelet.let_later_pods_of(new, Life::of(&HEALTHY).never_ends());
+    scene.api::<Pod>().delete(&lost.name_any(), &DeleteParams::default()).await.expect("it can be");
+    run_is_done_beside(&scene, running.end().await, new, &lost).await;
+    assert_eq!(scene.ready(old).await, 0);
+    assert_eq!(scene.pods_of(new).await.len(), 3);
+}
+
 /// As the controller of nodes says it of pods whose node is silent.
 async fn not_ready(scene: &Scene, pod: &Pod) {
     let mut conditions = serde_json::to_value(pod).expect("it came as JSON")["status"]["conditions"].take();
@@ -507,4 +522,16 @@ async fn other_commit_proved(plane: Plane) {
     scene.kubelet.let_pods_of(new, Life::of(&HEALTHY).serves(side)).await;
     let run = scene.deploy(new).await;
     run.ends_with(5, &[&side[..12]]);
+}
+
+async fn other_image_proved(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY).then(2, &HEALTHY)).await;
+    let running = scene.start(new, &[]);
+    scene.first_pod_of(new).await;
+    scene.kubelet.let_later_pods_of(new, Life::of(&HEALTHY.replace("sha256:4ed1", "sha256:0000")));
+    let run = running.end().await;
+    run.ends_with(5, &["2 different images"]);
+    assert!(run.stderr.contains("sha256:4ed1") && run.stderr.contains("sha256:0000"), "{run}");
 }
