@@ -250,6 +250,7 @@ authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
 containerRuntimeEndpoint: unix://$state/containerd.sock
 address: ${ADDRESS[$name]}
+podLogsDir: $state/logs
 cgroupDriver: cgroupfs
 cgroupRoot: /$CGROUP/$name
 failCgroupV1: false
@@ -297,9 +298,13 @@ X
 
 cluster() { # inside the namespaces, as their first process: when it ends, the kernel ends whatever runs in them
   local name
-  export HOST EDGE KUBECONFIG=$RUN/admin.kubeconfig DOCKER_HOST=unix://$RUN/docker.sock DOCKER_BUILDKIT=0 PATH=$BIN:$PATH TMPDIR=$RUN/tmp
+  export HOST EDGE KUBECONFIG=$RUN/admin.kubeconfig DOCKER_HOST=unix://$RUN/docker.sock PATH=$BIN:$PATH TMPDIR=$RUN/tmp
   mkdir "$TMPDIR"
   mount -t tmpfs tmpfs /run # /run/netns and /run/containerd are this cluster's alone
+  for name in etc opt usr/libexec var/lib var/log; do # what containerd, dockerd, kubelet and CNI write there goes with $RUN
+    mkdir -p "$RUN/overlay/$name/"{upper,work}
+    mount -t overlay -o "lowerdir=/$name,upperdir=$RUN/overlay/$name/upper,workdir=$RUN/overlay/$name/work" overlay "/$name"
+  done
   mount --make-rshared /
   ip link set lo up
   network
@@ -371,8 +376,11 @@ X
   exec bash
 }
 
-case ${1:-} in
-  packages | binaries | run | shell | restart | cluster | prompt | sweep) "$@" ;;
-  load-balancer) shift; load_balancer "$@" ;;
-  *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
-esac
+{ # read as a whole, so that this file may be edited while a cluster runs
+  case ${1:-} in
+    packages | binaries | run | shell | restart | cluster | prompt | sweep) "$@" ;;
+    load-balancer) shift; load_balancer "$@" ;;
+    *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
+  esac
+  exit
+}

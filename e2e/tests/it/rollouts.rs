@@ -35,7 +35,7 @@ pub(crate) fn a_commit_replaces_another_and_the_old_pods_are_gone() {
     let pods = namespace.get(&["pods"]);
     let images =
         pods["items"].as_array().expect("a list of pods").iter().map(|pod| &pod["spec"]["containers"][0]["image"]);
-    assert_eq!(images.collect::<Vec<_>>(), vec![&json!(image(&road.commits[1])); 3]);
+    assert_eq!(images.collect::<Vec<_>>(), vec![&json!(image(&road.commits[1])); 3], "{}", outcome.log);
     assert_eq!(outcome.report["previous_commit"], *road.commits[0], "{:#}", outcome.report);
 }
 

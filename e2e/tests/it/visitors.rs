@@ -37,7 +37,8 @@ pub(crate) struct Tally {
     /// Kept connections that were closed before an answer began, so that the request was sent once more
     /// (RFC 9110 9.2.2). The second time counts as an answer or a failure.
     pub(crate) retried: usize,
-    pub(crate) failures: Vec<String>,
+    /// Failures by what the visitor saw.
+    pub(crate) failures: BTreeMap<String, usize>,
     pub(crate) slowest: Duration,
     pub(crate) lasted: Duration,
 }
@@ -67,8 +68,10 @@ impl Visitors {
             for (commit, answers) in tally.answers {
                 *total.answers.entry(commit).or_default() += answers;
             }
+            for (failure, times) in tally.failures {
+                *total.failures.entry(failure).or_default() += times;
+            }
             total.retried += tally.retried;
-            total.failures.extend(tally.failures);
             total.slowest = total.slowest.max(tally.slowest);
         }
         total
@@ -76,8 +79,12 @@ impl Visitors {
 }
 
 impl Tally {
+    pub(crate) fn failed(&self) -> usize {
+        self.failures.values().sum()
+    }
+
     pub(crate) fn requests(&self) -> usize {
-        self.answers.values().sum::<usize>() + self.failures.len()
+        self.answers.values().sum::<usize>() + self.failed()
     }
 }
 
@@ -99,7 +106,7 @@ fn enter_namespace() -> io::Result<()> {
 fn visit(server: SocketAddr, first: Instant, keep: bool, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     if let Err(error) = enter_namespace() {
-        tally.failures.push(format!("{NAMESPACE}: {error}"));
+        tally.failures.insert(format!("{NAMESPACE}: {error}"), 1);
         return tally;
     }
     let mut kept = None;
@@ -109,7 +116,7 @@ fn visit(server: SocketAddr, first: Instant, keep: bool, stop: &AtomicBool) -> T
         let started = Instant::now();
         match request(server, keep, &mut kept, &mut tally.retried) {
             Ok(commit) => *tally.answers.entry(commit).or_default() += 1,
-            Err(error) => tally.failures.push(error.to_string()),
+            Err(error) => *tally.failures.entry(error.to_string()).or_default() += 1,
         }
         tally.slowest = tally.slowest.max(started.elapsed());
         // A visitor who was kept waiting does not hurry afterwards.
