@@ -72,7 +72,7 @@ impl Cluster {
         let request = http::Request::get("/version").body(Vec::new().into());
         let request = request.map_err(|error| rejected(format!("{}: {error}", self.server)))?;
         let answer = patiently(self.client.send(request)).await;
-        let answer = answer.map_err(|error| self.ending("reach the API server", &error))?;
+        let answer = answer.map_err(|error| rejected(self.explain(&error)))?;
         if answer.status() == http::StatusCode::UNAUTHORIZED {
             return Err(rejected(self.unauthorized()));
         }
@@ -279,6 +279,14 @@ impl Cluster {
             "the API server {} does not accept the credentials (401 Unauthorized): has the token expired?",
             self.server
         )
+    }
+}
+
+/// Whether an error is that of an API server that is not there, or not ready, and no answer to what was asked.
+pub(crate) fn is_away(error: &Error) -> bool {
+    match error {
+        Error::Api(status) => status.code == 429 || status.code >= 500,
+        _ => true,
     }
 }
 

@@ -18,10 +18,12 @@ use crate::rollback::{Undone, no_deployment, typed, undo};
 use crate::rollout::{self, Assessment, Cause, Snapshot, Target};
 use crate::template::{self, Commit, Documents, Image, short};
 use crate::watch::{End, Followed, follow, show_pods};
-use crate::{diagnosis, permissions, proof};
+use crate::{cluster, diagnosis, permissions, proof};
 
 /// How often another deployer may write in between before that is no coincidence.
 const ATTEMPTS: usize = 20;
+/// How long an API server may be away between the Deployment and the documents that go with it.
+const OUTAGE: Duration = Duration::from_secs(30);
 
 /// What is asked for.
 pub(crate) struct Request {
@@ -254,13 +256,17 @@ async fn put_other(
         ending
     };
     for _ in 0..ATTEMPTS {
-        match cluster.put(document, live.as_ref().map(|live| &live.metadata)).await {
-            Ok(_) => return Ok(()),
-            Err(Unwritten::Stale) => {}
-            Err(Unwritten::Refused(error)) => return Err(trouble(&error)),
+        let put = async || match cluster.put(document, live.as_ref().map(|live| &live.metadata)).await {
+            Ok(_) => Ok(true),
+            Err(Unwritten::Stale) => Ok(false),
+            Err(Unwritten::Refused(error)) => Err(error),
+        };
+        if persistently(put).await.map_err(|error| trouble(&error))? {
+            return Ok(());
         }
         let resource = kube::api::ApiResource::erase::<Deployment>(&());
-        let now = cluster.live(&resource, deployment).await.map_err(|error| trouble(&error))?;
+        let now = persistently(async || cluster.live(&resource, deployment).await).await;
+        let now = now.map_err(|error| trouble(&error))?;
         let now = now.as_ref().map(typed).transpose()?;
         let Some(now) = now.filter(|now| now.metadata.uid.as_ref() == Some(&target.uid)) else {
             let cause = "the Deployment was deleted while its rollout was going on";
@@ -269,10 +275,24 @@ async fn put_other(
         if let Some(by) = target.superseded_by(&now) {
             return Err(superseded(cluster, deployment, &by, output));
         }
-        live = cluster.live(&document.resource(), name).await.map_err(|error| trouble(&error))?;
+        let read = persistently(async || cluster.live(&document.resource(), name).await).await;
+        live = read.map_err(|error| trouble(&error))?;
     }
     let cause = format!("somebody else keeps writing to {kind} {name}: {ATTEMPTS} attempts");
     Err(Ending::new(Outcome::Superseded, cause))
+}
+
+/// Asks again while the API server is away: a rollout that has begun should not lack the documents that go with it.
+async fn persistently<T>(ask: impl AsyncFn() -> kube::Result<T>) -> kube::Result<T> {
+    let deadline = Instant::now() + OUTAGE;
+    loop {
+        match ask().await {
+            Err(error) if cluster::is_away(&error) && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 fn superseded(cluster: &Cluster, name: &str, by: &str, output: &Output) -> Ending {

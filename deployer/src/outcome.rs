@@ -51,7 +51,7 @@ impl fmt::Display for Outcome {
             Self::Failed => "failed",
             Self::Invalid => "invalid",
             Self::Rejected => "rejected",
-            Self::NotNewer => "not newer",
+            Self::NotNewer => "refused",
             Self::Superseded => "superseded",
             Self::Broken => "broken",
             Self::Unfinished => "unfinished",
