@@ -376,11 +376,9 @@ X
   exec bash
 }
 
-{ # read as a whole, so that this file may be edited while a cluster runs
-  case ${1:-} in
-    packages | binaries | run | shell | restart | cluster | prompt | sweep) "$@" ;;
-    load-balancer) shift; load_balancer "$@" ;;
-    *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
-  esac
-  exit
-}
+# Each ends with `exit`, so that nothing more of this file is read: it may be edited while a cluster runs.
+case ${1:-} in
+  packages | binaries | run | shell | restart | cluster | prompt | sweep) "$@"; exit ;;
+  load-balancer) shift; load_balancer "$@"; exit ;;
+  *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
+esac
