@@ -25,7 +25,10 @@ def api_parameters(properties, shape):
     """CloudFormation's spelling (DesiredSize, numbers as text) in the API's (desiredSize, 2); keys of maps are data."""
     if shape.type_name == "structure":
         spelled = {key[0].lower() + key[1:]: value for key, value in properties.items()}
-        return {key: api_parameters(value, shape.members[key]) if key in shape.members else value for key, value in spelled.items()}
+        return {
+            key: api_parameters(value, shape.members[key]) if key in shape.members else value
+            for key, value in spelled.items()
+        }
     if shape.type_name == "list":
         return [api_parameters(item, shape.member) for item in properties]
     if shape.type_name == "integer":

@@ -7,11 +7,10 @@ import urllib.request
 from pathlib import Path
 
 import boto3
+import eks_in_moto
 import pytest
 import yaml
 from moto.server import ThreadedMotoServer
-
-import eks_in_moto
 
 HERE = Path(__file__).parent
 TEMPLATE = (HERE.parent / "cluster.json").read_text()
@@ -29,7 +28,9 @@ def aws():
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    session = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=CONFIG["metadata"]["region"])
+    session = boto3.Session(
+        aws_access_key_id="test", aws_secret_access_key="test", region_name=CONFIG["metadata"]["region"]
+    )
     yield lambda service: session.client(service, endpoint_url=f"http://{host}:{port}")
     urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", data=b"").close()
     server.stop()
@@ -37,14 +38,18 @@ def aws():
 
 def create(aws, template=TEMPLATE, **parameters):
     given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
-    aws("cloudformation").create_stack(StackName="request-info", TemplateBody=template, Parameters=given, Capabilities=["CAPABILITY_IAM"])
+    aws("cloudformation").create_stack(
+        StackName="request-info", TemplateBody=template, Parameters=given, Capabilities=["CAPABILITY_IAM"]
+    )
     resources = aws("cloudformation").describe_stack_resources(StackName="request-info")["StackResources"]
     # moto lists an empty element for a resource whose condition is false.
     return {it["LogicalResourceId"]: it for it in resources if "LogicalResourceId" in it}
 
 
 def test_cfn_lint_finds_nothing_in_the_template():
-    lint = subprocess.run([Path(sys.executable).parent / "cfn-lint", HERE.parent / "cluster.json"], capture_output=True, text=True)
+    lint = subprocess.run(
+        [Path(sys.executable).parent / "cfn-lint", HERE.parent / "cluster.json"], capture_output=True, text=True
+    )
     assert lint.returncode == 0, lint.stdout
 
 
@@ -71,19 +76,32 @@ def test_both_ways_make_the_same_of_the_rest():
     (wanted,) = CONFIG["managedNodeGroups"]
     parameters = json.loads(TEMPLATE)["Parameters"]
     disk = template["BlockDeviceMappings"][0]["Ebs"]
-    assert (parameters["NodeVolumeGigabytes"]["Default"], disk["VolumeType"]) == (wanted["volumeSize"], wanted["volumeType"])
+    assert (parameters["NodeVolumeGigabytes"]["Default"], disk["VolumeType"]) == (
+        wanted["volumeSize"],
+        wanted["volumeType"],
+    )
     assert (template["MetadataOptions"]["HttpPutResponseHopLimit"] == 1) == wanted["disablePodIMDS"]
     public = [it["Properties"]["MapPublicIpOnLaunch"] for it in resources.values() if it["Type"] == "AWS::EC2::Subnet"]
-    assert all(public) == (CONFIG["vpc"]["nat"]["gateway"] == "Disable"), "without a NAT gateway a node goes out by its own address"
+    assert all(public) == (CONFIG["vpc"]["nat"]["gateway"] == "Disable"), (
+        "without a NAT gateway a node goes out by its own address"
+    )
     addons = {it["Properties"]["AddonName"] for it in resources.values() if it["Type"] == "AWS::EKS::Addon"}
     assert addons == {it["name"] for it in CONFIG["addons"]}
     (association,) = CONFIG["iam"]["podIdentityAssociations"]
     identity = resources["BalancerIdentity"]["Properties"]
-    assert (identity["Namespace"], identity["ServiceAccount"]) == (association["namespace"], association["serviceAccountName"])
-    assert resources["Cluster"]["Properties"]["AccessConfig"]["AuthenticationMode"] == CONFIG["accessConfig"]["authenticationMode"]
+    assert (identity["Namespace"], identity["ServiceAccount"]) == (
+        association["namespace"],
+        association["serviceAccountName"],
+    )
+    assert (
+        resources["Cluster"]["Properties"]["AccessConfig"]["AuthenticationMode"]
+        == CONFIG["accessConfig"]["authenticationMode"]
+    )
 
 
-@pytest.mark.parametrize(("parameters", "has"), [({}, False), ({"JenkinsPrincipalArn": JENKINS}, True)], ids=["without", "with"])
+@pytest.mark.parametrize(
+    ("parameters", "has"), [({}, False), ({"JenkinsPrincipalArn": JENKINS}, True)], ids=["without", "with"]
+)
 def test_jenkins_has_an_access_entry_where_its_principal_is_given(aws, parameters, has):
     assert ("JenkinsAccess" in create(aws, **parameters)) == has
 

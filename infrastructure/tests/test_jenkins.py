@@ -31,7 +31,11 @@ def test_vagrant_takes_the_vagrantfile(tmp_path):
     shutil.copytree(JENKINS, tmp_path / "jenkins")  # vagrant leaves a directory beside what it validates
     environment = os.environ | {"VAGRANT_HOME": str(tmp_path / "home"), "VAGRANT_CHECKPOINT_DISABLE": "1"}
     check = subprocess.run(
-        ["vagrant", "validate", "--ignore-provider"], cwd=tmp_path / "jenkins", env=environment, capture_output=True, text=True
+        ["vagrant", "validate", "--ignore-provider"],
+        cwd=tmp_path / "jenkins",
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert check.returncode == 0, check.stdout + check.stderr
     assert "validated successfully" in check.stdout
@@ -81,7 +85,9 @@ def test_hadolint_is_the_same_on_the_box_and_in_the_makefile():
 
 
 def test_the_box_is_not_touched_before_it_is_known_what_to_build():
-    done = subprocess.run(["bash", JENKINS / "provision.sh"], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", JENKINS / "provision.sh"], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert ("run it as root" if os.geteuid() else "REPOSITORY is empty; export REPOSITORY and IMAGE") in done.stderr
     assert done.stdout == ""
@@ -113,9 +119,16 @@ class Box:
         self.files = shutil.copytree(JENKINS, directory / "files")
 
     def provision(self, **settings):
-        environment = {"PATH": f"{self.directory}/bin:{os.environ['PATH']}", "BOX": str(self.directory), "SCRIPT": f"{self.files}/provision.sh"}
+        environment = {
+            "PATH": f"{self.directory}/bin:{os.environ['PATH']}",
+            "BOX": str(self.directory),
+            "SCRIPT": f"{self.files}/provision.sh",
+        }
         done = subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", "bash", "-c", BOX], env=environment | settings, capture_output=True, text=True
+            ["unshare", "--mount", "--propagation", "private", "bash", "-c", BOX],
+            env=environment | settings,
+            capture_output=True,
+            text=True,
         )
         done.calls = (self.directory / "calls").read_text()
         return done
@@ -132,8 +145,12 @@ def box(tmp_path):
 
 
 SETTINGS = {
-    "REPOSITORY": "https://example.org/request-info.git", "IMAGE": "123456789012.dkr.ecr.us-east-1.amazonaws.com/request-info",
-    "NAMESPACE": "web", "CONTEXT": "request-info", "REGISTRY_USER": "jenkins", "REGISTRY_PASSWORD": "hunter2",
+    "REPOSITORY": "https://example.org/request-info.git",
+    "IMAGE": "123456789012.dkr.ecr.us-east-1.amazonaws.com/request-info",
+    "NAMESPACE": "web",
+    "CONTEXT": "request-info",
+    "REGISTRY_USER": "jenkins",
+    "REGISTRY_PASSWORD": "hunter2",
 }
 
 

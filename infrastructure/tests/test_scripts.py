@@ -53,7 +53,12 @@ class World:
         environment = {"PATH": str(self.path), "STATE": str(self.state), "FAILING": failing, "HOME": str(self.state)}
         (self.state / "calls").write_text("")
         done = subprocess.run(
-            ["bash", HERE / script, *map(str, arguments)], env=environment, input=answer or "", capture_output=True, text=True, timeout=60
+            ["bash", HERE / script, *map(str, arguments)],
+            env=environment,
+            input=answer or "",
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         done.calls = (self.state / "calls").read_text().splitlines()
         return done
@@ -66,18 +71,37 @@ def world(tmp_path):
 
 def changes(calls):
     """The calls that change something, by tool and verb."""
-    verbs = ("eksctl create", "eksctl delete", "helm upgrade", "create-access-entry", "kubectl --context request-info apply", "delete service")
-    return [next(verb for verb in verbs if verb in call) + call.partition("eksctl")[2][7:].split(" --")[0] for call in calls if any(verb in call for verb in verbs)]
+    verbs = (
+        "eksctl create",
+        "eksctl delete",
+        "helm upgrade",
+        "create-access-entry",
+        "kubectl --context request-info apply",
+        "delete service",
+    )
+    return [
+        next(verb for verb in verbs if verb in call) + call.partition("eksctl")[2][7:].split(" --")[0]
+        for call in calls
+        if any(verb in call for verb in verbs)
+    ]
 
 
 def test_the_first_run_makes_the_cluster_then_the_balancer_controller_then_the_runtime_class(world):
     done = world.run("createCluster.sh")
     assert done.returncode == 0, done.stderr
-    assert changes(done.calls) == ["eksctl create cluster", "helm upgrade", "helm upgrade", "kubectl --context request-info apply"]
+    assert changes(done.calls) == [
+        "eksctl create cluster",
+        "helm upgrade",
+        "helm upgrade",
+        "kubectl --context request-info apply",
+    ]
     balancer, shim = [call for call in done.calls if call.startswith("helm")]
     assert "clusterName=request-info,region=us-east-1,vpcId=vpc-1" in balancer and "--wait" in balancer
     assert "runtime-class-manager --version 0.2.0" in shim
-    assert any("wait node --selector spin=true --for jsonpath={.metadata.labels.spin-v2}=provisioned" in call for call in done.calls)
+    assert any(
+        "wait node --selector spin=true --for jsonpath={.metadata.labels.spin-v2}=provisioned" in call
+        for call in done.calls
+    )
     assert f"eksctl create cluster --config-file {HERE}/cluster.yaml" in done.calls
 
 
@@ -94,7 +118,11 @@ def test_a_second_run_makes_no_second_cluster_and_ends_well(world):
     assert (first.returncode, second.returncode) == (0, 0)
     assert "create-access-entry" in changes(first.calls) and "create-access-entry" not in changes(second.calls)
     assert changes(second.calls) == [
-        "eksctl create nodegroup", "eksctl create addon", "helm upgrade", "helm upgrade", "kubectl --context request-info apply",
+        "eksctl create nodegroup",
+        "eksctl create addon",
+        "helm upgrade",
+        "helm upgrade",
+        "kubectl --context request-info apply",
     ]
 
 
@@ -104,7 +132,11 @@ def test_a_run_that_was_interrupted_is_finished_by_the_next(world):
     (world.state / "stack-eksctl-request-info-cluster").touch()
     done = world.run("createCluster.sh")
     assert done.returncode == 0, done.stderr
-    assert changes(done.calls)[:3] == ["eksctl create nodegroup", "eksctl create addon", "eksctl create podidentityassociation"]
+    assert changes(done.calls)[:3] == [
+        "eksctl create nodegroup",
+        "eksctl create addon",
+        "eksctl create podidentityassociation",
+    ]
 
 
 def test_a_cluster_of_another_maker_gets_the_rest_and_is_not_eksctls_to_delete(world):
@@ -134,7 +166,10 @@ def test_every_missing_tool_is_named_with_where_it_comes_from_and_nothing_is_don
     (world.path / "kubectl").unlink()
     done = world.run(script)
     assert done.returncode == 2
-    assert f"{script}: not on PATH:\n  eksctl: https://" in done.stderr and "\n  kubectl, 1.33 or later: https://" in done.stderr
+    assert (
+        f"{script}: not on PATH:\n  eksctl: https://" in done.stderr
+        and "\n  kubectl, 1.33 or later: https://" in done.stderr
+    )
     assert done.calls == []
 
 
@@ -160,7 +195,13 @@ def test_a_step_that_fails_ends_the_run_with_its_exit_code_and_a_remedy(world, s
 
 
 @pytest.mark.parametrize("script", ["createCluster.sh", "deleteCluster.sh"])
-@pytest.mark.parametrize(("failing", "complaint"), [("aws sts*", "AWS does not know who is asking"), ("aws eks describe-cluster*", "cannot ask for cluster request-info")])
+@pytest.mark.parametrize(
+    ("failing", "complaint"),
+    [
+        ("aws sts*", "AWS does not know who is asking"),
+        ("aws eks describe-cluster*", "cannot ask for cluster request-info"),
+    ],
+)
 def test_an_aws_that_refuses_is_told_from_a_cluster_that_is_absent(world, script, failing, complaint):
     done = world.run(script, failing=failing)
     assert done.returncode == 3
@@ -170,7 +211,10 @@ def test_an_aws_that_refuses_is_told_from_a_cluster_that_is_absent(world, script
 
 def test_the_templates_that_eksctl_made_are_kept_where_asked(world, tmp_path):
     assert world.run("createCluster.sh", "--save-templates", tmp_path / "kept").returncode == 0
-    assert sorted(os.listdir(tmp_path / "kept")) == ["eksctl-request-info-cluster.json", "eksctl-request-info-nodegroup-spin.json"]
+    assert sorted(os.listdir(tmp_path / "kept")) == [
+        "eksctl-request-info-cluster.json",
+        "eksctl-request-info-nodegroup-spin.json",
+    ]
     assert (tmp_path / "kept/eksctl-request-info-cluster.json").read_text() == '{"Resources": {}}\n'
 
 
@@ -211,7 +255,11 @@ def test_stacks_without_a_cluster_are_deleted_too(world):
     assert changes(done.calls) == ["eksctl delete cluster"]
 
 
-@pytest.mark.parametrize(("answer", "deleted"), [("request-info\n", True), ("yes\n", False), ("", False)], ids=["name", "other", "end of input"])
+@pytest.mark.parametrize(
+    ("answer", "deleted"),
+    [("request-info\n", True), ("yes\n", False), ("", False)],
+    ids=["name", "other", "end of input"],
+)
 def test_without_yes_the_name_has_to_be_typed(world, answer, deleted):
     world.run("createCluster.sh")
     done = world.run("deleteCluster.sh", answer=answer)

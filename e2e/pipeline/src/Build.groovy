@@ -22,20 +22,27 @@ class Build {
         // Beside the workspace, never in it: a clone with files of Jenkins's in it would be a dirty tree.
         temporary = new File("${workspace}@tmp")
         variables = System.getenv() + [
-            BRANCH_NAME: branch, WORKSPACE: workspace.path, JOB_NAME: "request-info/$branch".toString(), BUILD_NUMBER: '1',
-            BUILD_TAG: "jenkins-request-info-$branch-1".toString(), BUILD_URL: "file://$artifacts/".toString(),
+            BRANCH_NAME : branch,
+            WORKSPACE   : workspace.path,
+            JOB_NAME    : "request-info/$branch".toString(),
+            BUILD_NUMBER: '1',
+            BUILD_TAG   : "jenkins-request-info-$branch-1".toString(),
+            BUILD_URL   : "file://$artifacts/".toString(),
         ] + it.variables
     }
 
     /** When LIMIT, the arguments of a `timeout`, runs out; OUTER where that is earlier, or there is none. */
     static long deadline(Map limit, long outer) {
-        limit ? Math.min(outer, System.currentTimeMillis() + TimeUnit.valueOf(limit.unit ?: 'MINUTES').toMillis(limit.time as long)) : outer
+        if (!limit) return outer
+        Math.min(outer, System.currentTimeMillis() + TimeUnit.valueOf(limit.unit ?: 'MINUTES').toMillis(limit.time as long))
     }
 
     /** A credential's PART; an empty one is one too. */
     String credential(String id, String part) {
         String value = credentials.getProperty("$id.$part")
-        if (value == null) throw new StepFailed("no credential `$id` with a $part: the credentials file has no line $id.$part=…")
+        if (value == null) {
+            throw new StepFailed("no credential `$id` with a $part: the credentials file has no line $id.$part=…")
+        }
         value
     }
 
@@ -44,10 +51,10 @@ class Build {
         temporary.mkdirs()
         Map<String, String> environment = new LinkedHashMap(variables)
         Section pipeline = Section.read(jenkinsfile, environment)
-        Section.read((Closure) pipeline.argument('environment'), environment)
-        long deadline = deadline((Map) Section.read((Closure) pipeline.argument('options'), environment).argument('timeout'), Long.MAX_VALUE)
-        Section.read((Closure) pipeline.argument('stages'), environment).directives.each { stage(it[1].toString(), (Closure) it[2], environment, deadline) }
-        post((Closure) pipeline.argument('post'), environment, 'post')
+        pipeline.inner('environment')
+        long deadline = deadline((Map) pipeline.inner('options').argument('timeout'), Long.MAX_VALUE)
+        pipeline.inner('stages').directives.each { stage(it[1].toString(), (Closure) it[2], environment, deadline) }
+        post(pipeline.inner('post'), environment, 'post')
         summary.each { shell.say(it) }
         shell.say("Finished: $result")
         temporary.deleteDir()
@@ -61,27 +68,32 @@ class Build {
         }
         Map<String, String> environment = new LinkedHashMap(outer)
         Section stage = Section.read(code, environment)
-        String wanted = Section.read((Closure) stage.argument('when'), environment).argument('branch')
-        if (wanted != null && wanted != branch) {
+        String wanted = stage.inner('when').argument('branch')
+        if (wanted != null && !(branch ==~ Steps.ant(wanted))) {
             close(name, 'SKIPPED', "this is branch $branch, not $wanted")
             return
         }
         shell.say("=== stage $name")
         long began = System.currentTimeMillis()
-        Section.read((Closure) stage.argument('environment'), environment)
-        Section options = Section.read((Closure) stage.argument('options'), environment)
-        attempt(name) { new Steps(this, environment, Build.deadline((Map) options.argument('timeout'), deadline)).run((Closure) stage.argument('steps')) }
-        post((Closure) stage.argument('post'), environment, name)
+        stage.inner('environment')
+        long end = Build.deadline((Map) stage.inner('options').argument('timeout'), deadline)
+        attempt(name) { new Steps(this, environment, end).run((Closure) stage.argument('steps')) }
+        post(stage.inner('post'), environment, name)
         close(name, result, String.format('%.1f s', (System.currentTimeMillis() - began) / 1000))
     }
 
     /** Conditions in Jenkins's order, whatever their order in the file. Timeouts end with the stages. */
-    private void post(Closure code, Map<String, String> environment, String name) {
-        Section post = Section.read(code, environment)
-        ['always', 'failure', 'success', 'unsuccessful', 'cleanup'].each { String condition ->
-            boolean met = condition in ['always', 'cleanup'] || (condition == 'success') == (result == 'SUCCESS') && (condition != 'failure' || result == 'FAILURE')
+    private void post(Section post, Map<String, String> environment, String name) {
+        Map<String, Closure<Boolean>> conditions = [
+            always      : { true },
+            failure     : { result == 'FAILURE' },
+            success     : { result == 'SUCCESS' },
+            unsuccessful: { result != 'SUCCESS' },
+            cleanup     : { true },
+        ]
+        conditions.each { String condition, Closure<Boolean> met ->
             Closure steps = (Closure) post.argument(condition)
-            if (steps && met) attempt("$name, $condition") { new Steps(this, environment, Long.MAX_VALUE).run(steps) }
+            if (steps && met()) attempt("$name, $condition") { new Steps(this, environment, Long.MAX_VALUE).run(steps) }
         }
     }
 

@@ -19,7 +19,7 @@ import org.codehaus.groovy.control.CompilePhase
 import org.codehaus.groovy.control.SourceUnit
 import org.codehaus.groovy.control.customizers.CompilationCustomizer
 
-/** What the runner knows of a Jenkinsfile. As in Jenkins, all of it is checked, with lines, before anything runs. */
+/** What the runner knows of a Jenkinsfile. As in Jenkins, all of it is checked before anything runs. */
 class Grammar extends CompilationCustomizer {
     private static final List<String> STEPS =
         ['checkout', 'sh', 'echo', 'error', 'timeout', 'withEnv', 'withCredentials', 'archiveArtifacts']
@@ -75,8 +75,10 @@ class Grammar extends CompilationCustomizer {
             }
             MethodCallExpression call = directive(statement, name)
             String directive = call.methodAsString
-            if (!(directive in BLOCKS[name])) refuse(call, "unknown directive or step `$directive` in $name; known here: ${BLOCKS[name].join(', ')}")
-            if (directive in seen && !(directive in STEPS) && directive != 'stage') refuse(call, "`$directive` stands twice in $name")
+            if (!(directive in BLOCKS[name])) {
+                refuse(call, "unknown directive or step `$directive` in $name; known here: ${BLOCKS[name].join(', ')}")
+            }
+            if (directive in seen && !(directive in [*STEPS, 'stage'])) refuse(call, "`$directive` stands twice in $name")
             seen << directive
             arguments(call, BLOCKS.containsKey(directive) || directive == 'environment' ? directive : null)
         }
@@ -91,10 +93,13 @@ class Grammar extends CompilationCustomizer {
 
     private void variable(Statement statement) {
         Expression it = statement instanceof ExpressionStatement ? statement.expression : null
-        boolean assignment = it instanceof BinaryExpression && it.operation.text == '=' && it.leftExpression instanceof VariableExpression
-        if (!assignment) refuse(statement, 'only NAME = value may stand in environment')
+        if (!(it instanceof BinaryExpression && it.operation.text == '=' && it.leftExpression instanceof VariableExpression)) {
+            refuse(statement, 'only NAME = value may stand in environment')
+        }
         Expression value = ((BinaryExpression) it).rightExpression
-        if (!(value instanceof ConstantExpression || value instanceof GStringExpression)) refuse(statement, 'a value in environment is a quoted string')
+        if (!(value instanceof ConstantExpression || value instanceof GStringExpression)) {
+            refuse(statement, 'a value in environment is a quoted string')
+        }
     }
 
     /** The closure that ends CALL's arguments is a block of its own; everything else in them is a value. */
@@ -109,9 +114,10 @@ class Grammar extends CompilationCustomizer {
                 argument.visit(new CodeVisitorSupport() {
                     @Override
                     void visitMethodCallExpression(MethodCallExpression inner) {
-                        if (inner.implicitThis && !ARGUMENTS.containsKey(inner.methodAsString)) refuse(inner, "unknown `${inner.methodAsString}`")
+                        String callee = inner.methodAsString
+                        if (inner.implicitThis && !ARGUMENTS.containsKey(callee)) refuse(inner, "unknown `$callee`")
                         if (inner.implicitThis && inner.arguments instanceof TupleExpression) {
-                            ((TupleExpression) inner.arguments).expressions.each { named(inner.methodAsString, it) }
+                            ((TupleExpression) inner.arguments).expressions.each { named(callee, it) }
                         }
                         super.visitMethodCallExpression(inner)
                     }
@@ -123,7 +129,8 @@ class Grammar extends CompilationCustomizer {
     private static void named(String callee, Expression argument) {
         if (!(argument instanceof MapExpression || argument instanceof NamedArgumentListExpression)) return
         ((MapExpression) argument).mapEntryExpressions.each {
-            if (!(it.keyExpression.text in (ARGUMENTS[callee] ?: []))) refuse(it, "unknown argument `${it.keyExpression.text}` of `$callee`")
+            String name = it.keyExpression.text
+            if (!(name in (ARGUMENTS[callee] ?: []))) refuse(it, "unknown argument `$name` of `$callee`")
         }
     }
 

@@ -29,15 +29,17 @@ class Runner {
         }
     }
 
+    private static final List<String> REQUIRED = ['repository', 'branch', 'commit', 'workspace', 'artifacts']
+
     private static Map parse(String[] arguments) {
         Map<String, List<String>> given = [:].withDefault { [] }
         for (int i = 0; i < arguments.length; i += 2) {
             String name = arguments[i].replaceFirst('^--', '')
-            if (!(name in ['repository', 'branch', 'commit', 'workspace', 'artifacts', 'credentials', 'env'])) throw new Refused("unknown option ${arguments[i]}; see --help")
+            if (!(name in [*REQUIRED, 'credentials', 'env'])) throw new Refused("unknown option ${arguments[i]}; see --help")
             if (i + 1 == arguments.length) throw new Refused("--$name wants a value; see --help")
             given[name] << arguments[i + 1]
         }
-        ['repository', 'branch', 'commit', 'workspace', 'artifacts'].each { if (!given[it]) throw new Refused("--$it is missing; see --help") }
+        REQUIRED.each { if (!given[it]) throw new Refused("--$it is missing; see --help") }
 
         File workspace = new File(given.workspace[0]).absoluteFile
         if (workspace.list()) throw new Refused("--workspace $workspace is not empty; name a new directory, for a fresh clone")
@@ -53,8 +55,15 @@ class Runner {
             if (!it.contains('=')) throw new Refused("--env $it is not NAME=VALUE")
             it.split('=', 2).toList()
         }
-        [repository: new File(given.repository[0]).absoluteFile, branch: given.branch[0], commit: given.commit[0], workspace: workspace,
-         artifacts : new File(given.artifacts[0]).absoluteFile, credentials: credentials, variables: variables]
+        [
+            repository : new File(given.repository[0]).absoluteFile,
+            branch     : given.branch[0],
+            commit     : given.commit[0],
+            workspace  : workspace,
+            artifacts  : new File(given.artifacts[0]).absoluteFile,
+            credentials: credentials,
+            variables  : variables,
+        ]
     }
 
     /** The Jenkinsfile that the commit holds, as Jenkins reads it, not the one that happens to lie in the work tree. */
@@ -62,7 +71,7 @@ class Runner {
         Process git = ['git', '-C', repository.path, 'show', "$commit:Jenkinsfile".toString()].execute()
         StringBuilder text = new StringBuilder(), complaint = new StringBuilder()
         git.waitForProcessOutput(text, complaint)
-        if (git.exitValue() != 0) throw new Refused("no Jenkinsfile in commit $commit of $repository: ${complaint.toString().trim()}")
+        if (git.exitValue() != 0) throw new Refused("no Jenkinsfile in commit $commit of $repository: ${"$complaint".trim()}")
 
         Closure found = null
         Binding binding = new Binding(pipeline: { Closure code -> found = code })
@@ -72,7 +81,10 @@ class Runner {
             new GroovyShell(Runner.classLoader, binding, configuration).parse(text.toString(), 'Jenkinsfile').run()
         } catch (MultipleCompilationErrorsException e) {
             // What Grammar threw arrives wrapped.
-            throw e.errorCollector.errors.findResult { it instanceof ExceptionMessage && it.cause instanceof Refused ? it.cause : null } ?: new Refused(e.message)
+            Refused refusal = e.errorCollector.errors.findResult {
+                it instanceof ExceptionMessage && it.cause instanceof Refused ? it.cause : null
+            }
+            throw refusal ?: new Refused(e.message)
         }
         found
     }

@@ -1,4 +1,4 @@
-/** A block read as data: each directive in it with its arguments, in order. Blocks of steps stay closures, to be run later. */
+/** A block read as data: its directives with their arguments, in order. Blocks of steps stay closures, to be run later. */
 class Section {
     final List<List> directives = []
     private final Map<String, String> environment
@@ -13,6 +13,11 @@ class Section {
         bound?.resolveStrategy = Closure.DELEGATE_ONLY
         bound?.call()
         section
+    }
+
+    /** The block NAME in this one, empty where there is none. */
+    Section inner(String name) {
+        read((Closure) argument(name), environment)
     }
 
     /** The last argument of the first directive NAME, or null where there is none. */

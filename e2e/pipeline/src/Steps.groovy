@@ -85,12 +85,14 @@ class Steps {
     }
 
     void withEnv(List<CharSequence> variables, Closure code) {
-        new Steps(build, environment + variables.collectEntries { it.toString().split('=', 2).toList() }, deadline).run(code)
+        Map<String, String> more = variables.collectEntries { it.toString().split('=', 2).toList() }
+        new Steps(build, environment + more, deadline).run(code)
     }
 
     Map usernamePassword(Map it) {
         String password = build.credential(it.credentialsId, 'password')
-        [variables: [(it.usernameVariable): build.credential(it.credentialsId, 'username'), (it.passwordVariable): password], secrets: [password]]
+        String user = build.credential(it.credentialsId, 'username')
+        [variables: [(it.usernameVariable): user, (it.passwordVariable): password], secrets: [password]]
     }
 
     Map string(Map it) {
@@ -135,7 +137,7 @@ class Steps {
     }
 
     /** Ant's wildcards as a regular expression: ** crosses directories, * and ? do not. */
-    private static String ant(String pattern) {
+    static String ant(String pattern) {
         Map<String, String> wildcards = ['**/': '(?:.*/)?', '**': '.*', '*': '[^/]*', '?': '[^/]']
         pattern.replaceAll(~/\*\*\/|\*\*|\*|\?|[^*?]+/) {
             wildcards[it] ?: Pattern.quote(it)

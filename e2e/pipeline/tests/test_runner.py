@@ -48,7 +48,14 @@ class Job:
         self.credentials.write_text("")
 
     def command(self, branch: str = "main", *options: str) -> list[str]:
-        where = ["--repository", self.repository, "--workspace", self.directory / "workspace", "--artifacts", self.artifacts]
+        where = [
+            "--repository",
+            self.repository,
+            "--workspace",
+            self.directory / "workspace",
+            "--artifacts",
+            self.artifacts,
+        ]
         what = ["--branch", branch, "--commit", self.commit, "--credentials", self.credentials]
         return [str(word) for word in [RUN, *where, *what, *options]]
 
@@ -86,7 +93,12 @@ CHECKOUT = "stage('Checkout') { steps { checkout scm } }\n"
 
 
 def test_stages_run_in_the_order_of_the_file_in_a_fresh_clone_of_the_commit(job):
-    it = job(pipeline(CHECKOUT + "stage('B') { steps { sh 'git rev-parse HEAD; git status --short' } }\nstage('A') { steps { sh 'pwd' } }"))
+    it = job(
+        pipeline(
+            CHECKOUT
+            + "stage('B') { steps { sh 'git rev-parse HEAD; git status --short' } }\nstage('A') { steps { sh 'pwd' } }"
+        )
+    )
     built = it.build()
     assert built.returncode == 0, built.stdout
     assert list(outcomes(built.stdout).items()) == [("Checkout", "SUCCESS"), ("B", "SUCCESS"), ("A", "SUCCESS")]
@@ -95,7 +107,12 @@ def test_stages_run_in_the_order_of_the_file_in_a_fresh_clone_of_the_commit(job)
 
 
 def test_a_failing_command_ends_its_script_its_stage_and_the_build(job):
-    built = job(pipeline(CHECKOUT + "stage('A') { steps { sh '''echo one\nexit 7\necho two'''\n sh 'echo three' } }\nstage('B') { steps { sh 'echo four' } }")).build()
+    built = job(
+        pipeline(
+            CHECKOUT
+            + "stage('A') { steps { sh '''echo one\nexit 7\necho two'''\n sh 'echo three' } }\nstage('B') { steps { sh 'echo four' } }"
+        )
+    ).build()
     assert built.returncode == 1
     assert outcomes(built.stdout) == {"Checkout": "SUCCESS", "A": "FAILURE", "B": "NOT RUN"}
     assert "script returned exit code 7 (Jenkinsfile:6)" in built.stdout
@@ -109,9 +126,14 @@ def test_a_failing_command_ends_its_script_its_stage_and_the_build(job):
     ids=["success", "failure"],
 )
 def test_post_runs_what_the_result_calls_for_and_always_always(job, command, said):
-    post = "post {\n" + "".join(
-        f"{condition} {{ echo 'post-{condition}' }}\n" for condition in ["cleanup", "unsuccessful", "failure", "success", "always"]
-    ) + "}"
+    post = (
+        "post {\n"
+        + "".join(
+            f"{condition} {{ echo 'post-{condition}' }}\n"
+            for condition in ["cleanup", "unsuccessful", "failure", "success", "always"]
+        )
+        + "}"
+    )
     built = job(pipeline(CHECKOUT + f"stage('A') {{ steps {{ sh '{command}' }} }}", post)).build()
     assert re.findall(r"^post-(\w+)$", built.stdout, re.MULTILINE) == said
 
@@ -123,7 +145,10 @@ def test_a_failure_in_post_fails_the_build(job):
 
 
 def test_secrets_are_bound_inside_their_block_only_and_never_printed(job):
-    it = job(pipeline(CHECKOUT + """
+    it = job(
+        pipeline(
+            CHECKOUT
+            + """
         stage('A') { steps {
           withCredentials([
             usernamePassword(credentialsId: 'registry', usernameVariable: 'U', passwordVariable: 'P'),
@@ -133,7 +158,10 @@ def test_secrets_are_bound_inside_their_block_only_and_never_printed(job):
             sh "echo interpolated ${P}"
             sh 'false'
           }
-        } }""", "post { always { sh 'echo \"after: ${P-unset} ${K-unset}\"' } }"))
+        } }""",
+            "post { always { sh 'echo \"after: ${P-unset} ${K-unset}\"' } }",
+        )
+    )
     (it.directory / "kube").write_text("the file's content\n")
     it.credentials.write_text(
         f"registry.username=jenkins\nregistry.password=hunter2hunter2\ntoken.secret=tok-123\nkubeconfig.file={it.directory}/kube\n"
@@ -150,15 +178,37 @@ def test_secrets_are_bound_inside_their_block_only_and_never_printed(job):
 
 
 def test_a_missing_credential_fails_the_stage_and_names_what_to_add(job):
-    built = job(pipeline(CHECKOUT + "stage('A') { steps { withCredentials([string(credentialsId: 'token', variable: 'T')]) { sh 'true' } } }")).build()
+    built = job(
+        pipeline(
+            CHECKOUT
+            + "stage('A') { steps { withCredentials([string(credentialsId: 'token', variable: 'T')]) { sh 'true' } } }"
+        )
+    ).build()
     assert built.returncode == 1
     assert "no credential `token` with a secret: the credentials file has no line token.secret=…" in built.stdout
 
 
 def test_environment_reaches_the_commands_and_later_values_may_use_earlier_ones(job):
-    stages = CHECKOUT + "stage('A') { environment { C = \"${B}c\" }\n steps { sh 'echo \"<$A $B $C $GIVEN $BRANCH_NAME>\"' } }"
+    stages = (
+        CHECKOUT
+        + "stage('A') { environment { C = \"${B}c\" }\n steps { sh 'echo \"<$A $B $C $GIVEN $BRANCH_NAME>\"' } }"
+    )
     built = job(pipeline(stages, options="environment { A = 'a'\n B = \"${A}b\" }")).build("main", "--env", "GIVEN=x=y")
     assert "<a ab abc x=y main>" in built.stdout
+
+
+def test_when_takes_a_branch_by_ants_patterns(job):
+    stages = "".join(
+        f"stage('{it}') {{ when {{ branch '{it}' }}\n steps {{ sh 'true' }} }}\n"
+        for it in ["feat*", "*/feature", "main"]
+    )
+    built = job(pipeline(CHECKOUT + stages)).build("feature")
+    assert outcomes(built.stdout) == {
+        "Checkout": "SUCCESS",
+        "feat*": "SUCCESS",
+        "*/feature": "SKIPPED",
+        "main": "SKIPPED",
+    }
 
 
 @pytest.mark.parametrize("where", ["options", "step"])
@@ -166,7 +216,9 @@ def test_a_timeout_ends_the_command_and_all_its_children_and_aborts_the_build(jo
     pid = "sh -c 'echo child=$$; exec sleep 60' & wait"
     steps = f'sh """{pid}"""'.replace("$", "\\$")
     limit = "timeout(time: 1, unit: 'SECONDS')"
-    stage = f"options {{ {limit} }}\n steps {{ {steps} }}" if where == "options" else f"steps {{ {limit} {{ {steps} }} }}"
+    stage = (
+        f"options {{ {limit} }}\n steps {{ {steps} }}" if where == "options" else f"steps {{ {limit} {{ {steps} }} }}"
+    )
     built = job(pipeline(CHECKOUT + f"stage('A') {{ {stage} }}", "post { always { sh 'echo tidied' } }")).build()
     assert built.returncode == 1
     assert "A: timeout exceeded" in built.stdout and "tidied" in built.stdout and "Finished: ABORTED" in built.stdout
@@ -194,34 +246,73 @@ def test_an_ended_runner_ends_what_it_runs(job):
     ],
 )
 def test_artifacts_are_copied_by_ants_patterns(job, pattern, archived):
-    it = job(pipeline(CHECKOUT + "stage('A') { steps { sh 'mkdir -p out/deep; touch out/a.txt out/deep/b.txt out/deep/c.json' } }",
-                      f"post {{ always {{ archiveArtifacts '{pattern}' }} }}"))
+    it = job(
+        pipeline(
+            CHECKOUT
+            + "stage('A') { steps { sh 'mkdir -p out/deep; touch out/a.txt out/deep/b.txt out/deep/c.json' } }",
+            f"post {{ always {{ archiveArtifacts '{pattern}' }} }}",
+        )
+    )
     assert it.build().returncode == 0
     assert sorted(str(file.relative_to(it.artifacts)) for file in it.artifacts.rglob("*") if file.is_file()) == archived
 
 
 @pytest.mark.parametrize(
-    ("extensions", "commits"), [("cloneOption(shallow: false)", 2), ("cloneOption(shallow: true, depth: 1)", 1)], ids=["full", "shallow"]
+    ("extensions", "commits"),
+    [("cloneOption(shallow: false)", 2), ("cloneOption(shallow: true, depth: 1)", 1)],
+    ids=["full", "shallow"],
 )
 def test_a_checkout_is_as_deep_as_it_says(job, extensions, commits):
-    checkout = f"checkout scmGit(branches: scm.branches, userRemoteConfigs: scm.userRemoteConfigs, extensions: [{extensions}])"
+    checkout = (
+        f"checkout scmGit(branches: scm.branches, userRemoteConfigs: scm.userRemoteConfigs, extensions: [{extensions}])"
+    )
     built = job(pipeline(f"stage('A') {{ steps {{ {checkout}\n sh 'git rev-list --count HEAD' }} }}")).build()
     assert f"+ git rev-list --count HEAD\n{commits}\n" in built.stdout
 
 
 REFUSED = {
-    "an unknown section": (pipeline(CHECKOUT).replace("agent any", "agent any\n tools { maven 'x' }"), "Jenkinsfile:3: unknown directive or step `tools` in pipeline"),
-    "an unknown step, though late in the file": (pipeline("stage('A') { steps { sh 'touch ran' } }", "post {\n always {\n input 'x'\n } }"), "Jenkinsfile:9: unknown directive or step `input` in always"),
-    "an unknown condition": (pipeline("stage('A') {\n when { tag 'x' }\n steps { sh 'touch ran' } }"), "Jenkinsfile:6: unknown directive or step `tag` in when"),
-    "an unknown option": (pipeline(CHECKOUT, options="options { retry(3) }"), "Jenkinsfile:3: unknown directive or step `retry` in options"),
-    "an unknown argument": (pipeline("stage('A') { steps { sh(script: 'x', returnStdout: true) } }"), "Jenkinsfile:5: unknown argument `returnStdout` of `sh`"),
-    "an unknown binding": (pipeline("stage('A') { steps { withCredentials([sshUserPrivateKey(credentialsId: 'x')]) { sh 'x' } } }"), "Jenkinsfile:5: unknown `sshUserPrivateKey`"),
-    "an unknown checkout extension": (pipeline("stage('A') { steps { checkout(scmGit(extensions: [lfs()])) } }"), "Jenkinsfile:5: unknown `lfs`"),
-    "code outside a step": (pipeline("stage('A') { steps {\n def x = 1\n sh 'x' } }"), "Jenkinsfile:6: only directives and steps may stand in steps"),
-    "a computed environment": (pipeline(CHECKOUT, options="environment { A = env.HOME }"), "Jenkinsfile:3: a value in environment is a quoted string"),
+    "an unknown section": (
+        pipeline(CHECKOUT).replace("agent any", "agent any\n tools { maven 'x' }"),
+        "Jenkinsfile:3: unknown directive or step `tools` in pipeline",
+    ),
+    "an unknown step, though late in the file": (
+        pipeline("stage('A') { steps { sh 'touch ran' } }", "post {\n always {\n input 'x'\n } }"),
+        "Jenkinsfile:9: unknown directive or step `input` in always",
+    ),
+    "an unknown condition": (
+        pipeline("stage('A') {\n when { tag 'x' }\n steps { sh 'touch ran' } }"),
+        "Jenkinsfile:6: unknown directive or step `tag` in when",
+    ),
+    "an unknown option": (
+        pipeline(CHECKOUT, options="options { retry(3) }"),
+        "Jenkinsfile:3: unknown directive or step `retry` in options",
+    ),
+    "an unknown argument": (
+        pipeline("stage('A') { steps { sh(script: 'x', returnStdout: true) } }"),
+        "Jenkinsfile:5: unknown argument `returnStdout` of `sh`",
+    ),
+    "an unknown binding": (
+        pipeline("stage('A') { steps { withCredentials([sshUserPrivateKey(credentialsId: 'x')]) { sh 'x' } } }"),
+        "Jenkinsfile:5: unknown `sshUserPrivateKey`",
+    ),
+    "an unknown checkout extension": (
+        pipeline("stage('A') { steps { checkout(scmGit(extensions: [lfs()])) } }"),
+        "Jenkinsfile:5: unknown `lfs`",
+    ),
+    "code outside a step": (
+        pipeline("stage('A') { steps {\n def x = 1\n sh 'x' } }"),
+        "Jenkinsfile:6: only directives and steps may stand in steps",
+    ),
+    "a computed environment": (
+        pipeline(CHECKOUT, options="environment { A = env.HOME }"),
+        "Jenkinsfile:3: a value in environment is a quoted string",
+    ),
     "no agent": (pipeline(CHECKOUT).replace("agent any", ""), "Jenkinsfile:1: pipeline has no `agent`"),
     "a stage without steps": (pipeline("stage('A') { when { branch 'main' } }"), "Jenkinsfile:5: stage has no `steps`"),
-    "a section twice": (pipeline(CHECKOUT).replace("agent any", "agent any\n agent any"), "Jenkinsfile:3: `agent` stands twice in pipeline"),
+    "a section twice": (
+        pipeline(CHECKOUT).replace("agent any", "agent any\n agent any"),
+        "Jenkinsfile:3: `agent` stands twice in pipeline",
+    ),
     "no Groovy": ("pipeline {", "Jenkinsfile: 1: Unexpected input"),
 }
 
@@ -277,7 +368,9 @@ def road(job, tmp_path, monkeypatch):
     monkeypatch.delenv("KUBECONFIG", raising=False)
     it = job(JENKINSFILE.read_text())
     (tmp_path / "kube").write_text("kubeconfig was there\n")
-    it.credentials.write_text(f"registry.username=jenkins\nregistry.password=hunter2\nkubeconfig.file={tmp_path}/kube\n")
+    it.credentials.write_text(
+        f"registry.username=jenkins\nregistry.password=hunter2\nkubeconfig.file={tmp_path}/kube\n"
+    )
 
     def build(branch="main", failing=""):
         built = it.build(branch, "--env", f"FAILING={failing}")
@@ -290,8 +383,22 @@ def test_a_commit_on_main_passes_the_seven_stages_each_of_them_one_call_of_make(
     built, calls, archived = road()
     assert built.returncode == 0, built.stdout
     assert list(outcomes(built.stdout).items()) == [(stage, "SUCCESS") for stage in STAGES]
-    assert calls == ["make lint-dockerfile", "make test-component image", "make scan", "make lint-app", "make push", "make deploy"]
-    assert archived == ["deploy.json", "lint-app.json", "lint-dockerfile.json", "push.json", "scan.json", "test-component.json"]
+    assert calls == [
+        "make lint-dockerfile",
+        "make test-component image",
+        "make scan",
+        "make lint-app",
+        "make push",
+        "make deploy",
+    ]
+    assert archived == [
+        "deploy.json",
+        "lint-app.json",
+        "lint-dockerfile.json",
+        "push.json",
+        "scan.json",
+        "test-component.json",
+    ]
     assert built.stdout.count("kubeconfig was there") == 1, "bound for the deploy alone"
     assert "hunter2" not in built.stdout
 
@@ -299,7 +406,9 @@ def test_a_commit_on_main_passes_the_seven_stages_each_of_them_one_call_of_make(
 def test_a_branch_stops_after_lint_app(road):
     built, calls, _ = road("feature")
     assert built.returncode == 0, built.stdout
-    assert outcomes(built.stdout) == {stage: "SUCCESS" for stage in STAGES[:5]} | {stage: "SKIPPED" for stage in STAGES[5:]}
+    assert outcomes(built.stdout) == {stage: "SUCCESS" for stage in STAGES[:5]} | {
+        stage: "SKIPPED" for stage in STAGES[5:]
+    }
     assert calls[-1] == "make lint-app"
 
 
