@@ -347,6 +347,7 @@ run() {
     unshare --mount --net --pid --fork --mount-proc --kill-child "$SELF" cluster "$@" <&0 &
   cluster=$!
   wait "$cluster"
+  exit # not back to the file: it may have been edited meanwhile
 }
 
 sweep() { # a process that the kernel has only just ended may still hold its cgroup
@@ -376,9 +377,8 @@ X
   exec bash
 }
 
-# Each ends with `exit`, so that nothing more of this file is read: it may be edited while a cluster runs.
 case ${1:-} in
-  packages | binaries | run | shell | restart | cluster | prompt | sweep) "$@"; exit ;;
-  load-balancer) shift; load_balancer "$@"; exit ;;
+  packages | binaries | run | shell | restart | cluster | prompt | sweep) "$@" ;;
+  load-balancer) shift; load_balancer "$@" ;;
   *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
 esac
