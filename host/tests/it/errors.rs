@@ -12,8 +12,8 @@ const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
 /// A component that imports an instance `a:b/c` with a function `f`, and nothing else.
 const IMPORTING_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0\
-    \x07\x0d\x01\x42\x02\x01\x40\x00\x01\x00\x04\x00\x01f\x01\x00\
-    \x0a\x0b\x01\x00\x07a:b/c\x05\x00";
+    \x07\x0e\x01\x42\x02\x01\x40\x00\x01\x00\x04\x00\x01f\x01\x00\
+    \x0a\x0a\x01\x00\x05a:b/c\x05\x00";
 
 /// A core module with nothing in it.
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
