@@ -27,10 +27,11 @@ RELEASE  := $(BUILD)/$(NATIVE)/release
 HOST     := $(RELEASE)/request-info-host
 DEPLOYER := $(RELEASE)/deployer
 WASM     := target/wasm32-wasip2/component
+PYTHON   := $(CACHE)/python-$(shell cat infrastructure/tests/requirements.txt e2e/page/requirements.txt | sha256sum | cut -c1-8)
 LINTERS  := $(CACHE)/linters-$(shell sha256sum .ci/lint-requirements.txt | cut -c1-8)
 
 .PHONY: help up test e2e lint lint-dockerfile lint-app component test-component image scan push deploy \
-	bench conformance soak cluster clean host deployer guests linters kubernetes
+	bench conformance soak cluster clean host deployer guests linters kubernetes python
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -78,10 +79,57 @@ conformance: ## hold a server to the contract over HTTP: BASE_URL=http://HOST:PO
 	SERVER="$(or $(SERVER),$(if $(BASE_URL),,'$(abspath $(HOST))'))" cargo test --quiet --package request-info --test conformance
 
 kubernetes:
-	@[ -x e2e/cluster.sh ] && e2e/cluster.sh binaries
+	@e2e/cluster.sh binaries
 
-e2e: image-tools ## the whole road on a two-node cluster; needs root
-	e2e/run
+e2e: component host deployer kubernetes python ## the whole road on a two-node cluster; needs root, Debian and Java
+	e2e/cluster.sh packages
+	$(PYTHON)/bin/pytest --quiet infrastructure/tests e2e/pipeline/tests
+	e2e/cluster.sh run e2e/run
+
+soak: component host deployer kubernetes ## 20 rolling updates under load on the two-node cluster
+	ROLLING_UPDATES=20 e2e/cluster.sh run cargo test --quiet --package e2e -- no_visitor_is_lost
+
+cluster: host deployer kubernetes ## a shell in a fresh two-node cluster
+	e2e/cluster.sh shell
+
+python: $(PYTHON)/installed
+
+$(PYTHON)/installed: infrastructure/tests/requirements.txt e2e/page/requirements.txt
+	@echo "installing cfn-lint, moto, pytest and playwright (a minute, once)" >&2
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$^)
+	@touch $@
+
+# --- The road --------------------------------------------------------------------------------------------------------
+
+image: component ## build the image IMAGE:TAG
+	docker build --build-arg COMMIT=$(COMMIT) --tag $(IMAGE):$(TAG) .
+
+scan: component ## scan the image and Cargo.lock, and list what the component is made of, into target/reports; breaks nothing
+	@mkdir -p target/reports
+	cargo tree --quiet --package request-info --target wasm32-wasip2 --edges normal --prefix none --no-dedupe | sort -u >target/reports/component-crates.txt
+	@if ! command -v trivy >/dev/null; then \
+		echo "scan: trivy is not on PATH, so nothing was scanned: https://trivy.dev says how to install it" | tee target/reports/image-scan.txt; \
+	else \
+		trivy image --quiet --output target/reports/image-scan.txt $(IMAGE):$(TAG) || true; \
+		trivy fs --quiet --output target/reports/crates-scan.txt Cargo.lock || true; \
+		trivy fs --quiet --format cyclonedx --output target/reports/sbom.cdx.json Cargo.lock || true; \
+		cat target/reports/*-scan.txt; \
+	fi
+
+push: ## push IMAGE:TAG, once, and latest; REGISTRY_USER and REGISTRY_PASSWORD log in
+	@[ -z "$$(git status --porcelain --untracked-files=no)" ] || { echo "push: the tree differs from commit $(TAG): commit first" >&2; exit 1; }
+	@[ -z "$${REGISTRY_USER:-}" ] || printf %s "$$REGISTRY_PASSWORD" | docker login --username "$$REGISTRY_USER" --password-stdin $(firstword $(subst /, ,$(IMAGE)))
+	@if docker manifest inspect --insecure $(IMAGE):$(TAG) >/dev/null 2>&1; then \
+		echo "push: $(IMAGE):$(TAG) is in the registry already; it stays as it is" >&2; docker pull --quiet $(IMAGE):$(TAG); \
+	else docker push --quiet $(IMAGE):$(TAG); fi
+	docker tag $(IMAGE):$(TAG) $(IMAGE):latest
+	docker push --quiet $(IMAGE):latest
+
+deploy: deployer ## roll COMMIT out to NAMESPACE (CONTEXT), and back if that fails; the verdict as JSON in target/reports
+	@mkdir -p target/reports
+	$(DEPLOYER) deploy --image $(IMAGE):$(TAG) --commit $(COMMIT) --template kubernetes/deployment.yaml.tmp \
+		--namespace $(NAMESPACE) $(if $(CONTEXT),--context $(CONTEXT)) --rollback --output json >target/reports/deploy.json
 
 # --- Linting it ------------------------------------------------------------------------------------------------------
 
@@ -104,3 +152,13 @@ $(LINTERS)/installed: .ci/lint-requirements.txt
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
+
+# --- Measuring it ----------------------------------------------------------------------------------------------------
+
+bench: guests host deployer kubernetes ## compare the service and the deployer with others; writes docs/performance.md
+	python3 bench/compare.py
+	python3 bench/instructions.py
+
+clean: ## remove what was built here; caches of other tools stay
+	cargo clean
+	rm -rf target

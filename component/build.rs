@@ -1,5 +1,5 @@
-//! Bakes into the component what is only known when it is built: its commit, and the hash by which
-//! the Content-Security-Policy allows the one inlined stylesheet.
+//! Bakes into the component what is only known when it is built: its commit, the hash by which the
+//! Content-Security-Policy allows the one inlined stylesheet, and the OpenAPI document without its white space.
 
 use std::{fs, path::Path, process::Command};
 
@@ -21,6 +21,11 @@ fn main() {
     let style = fs::read("src/style.css").expect("src/style.css stands beside page.rs");
     let hash = STANDARD.encode(Sha256::digest(style));
     println!("cargo::rustc-env=REQUEST_INFO_STYLE_HASH=sha256-{hash}");
+
+    let openapi = fs::read("src/openapi.json").expect("src/openapi.json stands beside routes.rs");
+    let openapi: serde_json::Value = serde_json::from_slice(&openapi).expect("src/openapi.json is JSON");
+    let out = std::env::var_os("OUT_DIR").expect("cargo says where to write");
+    fs::write(Path::new(&out).join("openapi.json"), openapi.to_string()).expect("cargo lets us write there");
 }
 
 /// The commit of the work tree, with `-dirty` behind it when a tracked file differs from it.

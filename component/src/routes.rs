@@ -17,7 +17,7 @@ use crate::{
 pub const BODY_LIMIT: usize = 64 * 1024;
 
 /// The OpenAPI description of all routes.
-const OPENAPI: &str = include_str!("openapi.json");
+const OPENAPI: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.json"));
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
