@@ -282,10 +282,11 @@ impl Cluster {
     }
 }
 
-/// Whether an error is that of an API server that is not there, or not ready, and no answer to what was asked.
+/// Whether an error is that of an API server that is not there, or not ready, and no answer to what was asked. One that
+/// has just started knows no role yet and refuses what it will allow.
 pub(crate) fn is_away(error: &Error) -> bool {
     match error {
-        Error::Api(status) => status.code == 429 || status.code >= 500,
+        Error::Api(status) => matches!(status.code, 401 | 403 | 429) || status.code >= 500,
         _ => true,
     }
 }

@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::ResourceExt as _;
 use libtest_mimic::Trial;
 
 use crate::Bed;
 use crate::control_plane::ControlPlane;
 use crate::node::{Life, NOT_READY};
-use crate::scene::{NAME, Scene};
+use crate::scene::Scene;
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     let mut trials = vec![
@@ -35,24 +32,9 @@ async fn two_at_once(plane: &'static ControlPlane) {
         other.ends_with(0, &["done", &later[..12]]);
         assert!(matches!(one.code, 0 | 4), "{one}");
         assert_eq!(one.json["exit_code"], one.code, "{one}");
-        assert_eq!(carried(&scene).await, [&**later; 4], "a mixture:\n{one}\n{other}");
+        assert_eq!(scene.carried().await, [&**later; 4], "a mixture:\n{one}\n{other}");
         assert_eq!(scene.ready(later).await, 1);
     }
-}
-
-/// Which commit each document says it is of: Deployment, pod template, Service, budget.
-async fn carried(scene: &Scene) -> [String; 4] {
-    const COMMIT: &str = "request-info.dev/commit";
-    let deployment = scene.deployment().await;
-    let service = scene.api::<Service>().get(NAME).await.expect("it exists");
-    let budget = scene.api::<PodDisruptionBudget>().get(NAME).await.expect("it exists");
-    let template = deployment.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref()?.annotations.as_ref());
-    [
-        deployment.annotations()[COMMIT].clone(),
-        template.map(|annotations| annotations[COMMIT].clone()).unwrap_or_default(),
-        service.annotations()[COMMIT].clone(),
-        budget.annotations()[COMMIT].clone(),
-    ]
 }
 
 async fn killed(plane: &'static ControlPlane) {
@@ -64,7 +46,7 @@ async fn killed(plane: &'static ControlPlane) {
         let killed = running.end().await;
         let again = scene.deploy(commit).await;
         assert_eq!(again.code, 0, "killed: {killed}\nrun again: {again}");
-        assert_eq!(carried(&scene).await, [&**commit; 4], "killed: {killed}\nrun again: {again}");
+        assert_eq!(scene.carried().await, [&**commit; 4], "killed: {killed}\nrun again: {again}");
         assert_eq!(scene.ready(commit).await, 2);
     }
 }

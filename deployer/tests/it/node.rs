@@ -17,7 +17,8 @@ use tokio::task::JoinHandle;
 
 use crate::network::{Container, KUBELET_PORT, Network};
 
-const COMMIT: &str = "request-info.dev/commit";
+/// Where a pod says which commit it is of.
+pub(crate) const COMMIT: &str = "request-info.dev/commit";
 
 /// Adds a ready node with room for thousands of pods.
 pub(crate) async fn add(client: &Client, name: &str, labels: Value) {
@@ -306,8 +307,13 @@ impl Hand {
         let Observation { status, warnings } = observation.of(pod, address);
         let uid = pod.uid().expect("it was created");
         let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "status": status}));
-        // The pod may be gone, and the server may be away.
-        let Ok(_) = self.pods().patch_status(&name, &PatchParams::default(), &patch).await else { return };
+        while let Err(error) = self.pods().patch_status(&name, &PatchParams::default(), &patch).await {
+            match error {
+                kube::Error::Api(status) if matches!(status.code, 404 | 409) => return, // the pod is gone
+                kube::Error::Api(status) if status.code < 500 => panic!("the status is not taken: {status:?}"),
+                _ => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
         let events = Api::<Event>::namespaced(self.client.clone(), &self.namespace);
         for warning in warnings.as_array().into_iter().flatten() {
             let event = json!({

@@ -22,6 +22,10 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
         bed.trial_alone("04 a status of an older generation is not judged", older_generation),
         bed.trial_alone("31 an API server that hangs for 10 s delays the rollout and nothing else", hangs),
         bed.trial_alone(
+            "31 an API server that goes just after the apply delays the rollout and nothing else",
+            goes_early,
+        ),
+        bed.trial_alone(
             "31, 32 an API server that is gone for 10 s is a line, and its expired watches are listed anew",
             gone,
         ),
@@ -72,6 +76,18 @@ async fn hangs(plane: &'static ControlPlane) {
     let run = running.end().await;
     run.ends_with(0, &["done", &new[..12]]);
     assert_eq!(scene.ready(new).await, 2);
+}
+
+async fn goes_early(plane: &'static ControlPlane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    let generation = scene.deployment().await.metadata.generation;
+    let running = scene.start(new, &[]);
+    scene.until("the Deployment is applied", async || scene.deployment().await.metadata.generation > generation).await;
+    plane.restart_api_server(AWAY / 2).await;
+    let run = running.end().await;
+    run.ends_with(0, &["done", &new[..12]]);
+    assert_eq!(scene.carried().await, [&**new; 4], "{run}");
 }
 
 async fn gone(plane: &'static ControlPlane) {

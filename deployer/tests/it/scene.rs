@@ -12,6 +12,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{GroupVersion, GroupVersionKind};
 use kube::{Api, ResourceExt};
@@ -266,6 +267,19 @@ impl Scene {
         let versions = versions.chain(sets.iter().map(ResourceExt::resource_version));
         let versions = versions.chain(services.iter().map(ResourceExt::resource_version));
         versions.chain(budgets.iter().map(generation)).collect()
+    }
+
+    /// Which commit each document says it is of: Deployment, pod template, Service, budget.
+    pub(crate) async fn carried(&self) -> [String; 4] {
+        let deployment = self.deployment().await;
+        let service = self.api::<Service>().get(NAME).await.expect("it exists");
+        let budget = self.api::<PodDisruptionBudget>().get(NAME).await.expect("it exists");
+        let template = deployment.spec.as_ref().and_then(|spec| spec.template.metadata.clone()).unwrap_or_default();
+        let commit = |metadata: &ObjectMeta| {
+            let annotation = metadata.annotations.as_ref().and_then(|annotations| annotations.get(node::COMMIT));
+            annotation.cloned().unwrap_or_default()
+        };
+        [&deployment.metadata, &template, &service.metadata, &budget.metadata].map(commit)
     }
 
     pub(crate) async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
