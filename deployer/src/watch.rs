@@ -26,6 +26,8 @@ use crate::template::{COMMIT, short};
 
 /// One line about an API server that is away does for so long.
 const QUIET: Duration = Duration::from_secs(30);
+/// How long after an error of a watch it may still lag behind: longer than between two attempts to begin it again.
+const BLINDNESS: Duration = Duration::from_secs(3);
 /// How long we must be refused before that is believed.
 const REFUSAL: Duration = Duration::from_secs(10);
 
@@ -66,10 +68,13 @@ pub(crate) async fn follow(
     let mut watch = Watch::of(cluster, deployment);
     let mut progress = Progress::begin(output, target, since, cluster.now());
     let deadline = since + limit;
+    let mut judged = None;
     loop {
         let mut recheck = deadline;
-        let mut judged = None;
-        if watch.is_complete() {
+        if let Some(sight) = progress.blind_until() {
+            // What is known may be out of date, and time alone must make nothing certain of it.
+            recheck = sight;
+        } else if watch.is_complete() {
             let seen = watch.snapshot();
             let now = cluster.now();
             let assessment = assess(target, &seen, now);
@@ -80,13 +85,13 @@ pub(crate) async fn follow(
             watch.look_into(assessment.suspect.as_deref());
             if let Some(at) = assessment.recheck {
                 let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-                recheck = deadline.min(Instant::now() + wait + Duration::from_millis(10));
+                recheck = Instant::now() + wait + Duration::from_millis(10);
             }
             judged = Some((seen, assessment));
         }
         tokio::select! {
             change = watch.next() => progress.note_trouble(cluster, change)?,
-            () = sleep_until(recheck) => {}
+            () = sleep_until(recheck.min(deadline)) => {}
         }
         // What came together is judged together.
         while let Some(change) = watch.next().now_or_never() {
@@ -360,6 +365,11 @@ impl<'a> Progress<'a> {
 
     fn revision(&self) -> &str {
         self.target.commit.as_deref().map_or("the new revision", short)
+    }
+
+    /// When the watches will have caught up, if one of them was in trouble just now.
+    fn blind_until(&self) -> Option<Instant> {
+        self.last_trouble.map(|last| last + BLINDNESS).filter(|&sight| sight > Instant::now())
     }
 
     /// Whether we were refused for so long that it is meant: an API server that has just started knows no role yet.
