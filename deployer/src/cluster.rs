@@ -12,6 +12,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ListParams, LogParams, Patch, P
 use kube::config::{KubeConfigOptions, KubeconfigError};
 use kube::{Client, Config, Error};
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use crate::fields::{self, MANAGER, Taken};
 use crate::outcome::{Ending, Outcome};
@@ -23,6 +24,8 @@ use crate::watch::selector;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long an API server may be away between two requests of which the second must follow the first.
+const OUTAGE: Duration = Duration::from_secs(30);
 /// How long a pod may take for an answer through the API server.
 const POD_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -282,9 +285,20 @@ impl Cluster {
     }
 }
 
+/// Asks again while the API server is away: what has begun should not be left half done.
+pub(crate) async fn persistently<T>(ask: impl AsyncFn() -> kube::Result<T>) -> kube::Result<T> {
+    let deadline = Instant::now() + OUTAGE;
+    loop {
+        match ask().await {
+            Err(error) if is_away(&error) && Instant::now() < deadline => sleep(Duration::from_secs(1)).await,
+            answer => return answer,
+        }
+    }
+}
+
 /// Whether an error is that of an API server that is not there, or not ready, and no answer to what was asked. One that
 /// has just started knows no role yet and refuses what it will allow.
-pub(crate) fn is_away(error: &Error) -> bool {
+fn is_away(error: &Error) -> bool {
     match error {
         Error::Api(status) => matches!(status.code, 401 | 403 | 429) || status.code >= 500,
         _ => true,

@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use kube::api::DynamicObject;
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, Unwritten};
+use crate::cluster::{Cluster, Unwritten, persistently};
 use crate::order::Order;
 use crate::outcome::{Ending, Outcome};
 use crate::output::{Output, RollbackReport, seconds};
@@ -18,12 +18,10 @@ use crate::rollback::{Undone, no_deployment, typed, undo};
 use crate::rollout::{self, Assessment, Cause, Snapshot, Target};
 use crate::template::{self, Commit, Documents, Image, short};
 use crate::watch::{End, Followed, follow, show_pods};
-use crate::{cluster, diagnosis, permissions, proof};
+use crate::{diagnosis, permissions, proof};
 
 /// How often another deployer may write in between before that is no coincidence.
 const ATTEMPTS: usize = 20;
-/// How long an API server may be away between the Deployment and the documents that go with it.
-const OUTAGE: Duration = Duration::from_secs(30);
 
 /// What is asked for.
 pub(crate) struct Request {
@@ -70,7 +68,11 @@ pub(crate) async fn deploy(
     mut documents: Documents,
     output: &Output,
 ) -> Result<Ending, Ending> {
-    permissions::check(cluster, &documents, request.rollback).await?;
+    let mut needs = permissions::to_deploy(&documents);
+    if request.rollback {
+        needs.extend(permissions::to_go_back(documents.deployment.name()));
+    }
+    permissions::check(cluster, needs).await?;
     let Some(applied) = apply(cluster, request, &mut documents, output).await? else {
         return Ok(Ending::new(Outcome::Done, "the dry run was accepted, and nothing was changed"));
     };
@@ -282,19 +284,6 @@ async fn put_other(
     Err(Ending::new(Outcome::Superseded, cause))
 }
 
-/// Asks again while the API server is away: a rollout that has begun should not lack the documents that go with it.
-async fn persistently<T>(ask: impl AsyncFn() -> kube::Result<T>) -> kube::Result<T> {
-    let deadline = Instant::now() + OUTAGE;
-    loop {
-        match ask().await {
-            Err(error) if cluster::is_away(&error) && Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            answer => return answer,
-        }
-    }
-}
-
 fn superseded(cluster: &Cluster, name: &str, by: &str, output: &Output) -> Ending {
     output.record(|report| report.commands.push(("look", cluster.deployer("status", name))));
     Ending::new(Outcome::Superseded, format!("{by} was applied meanwhile, and its rollout goes on"))
@@ -418,6 +407,7 @@ pub(crate) async fn roll_back(
     timeout: Duration,
     output: &Output,
 ) -> Result<Ending, Ending> {
+    permissions::check(cluster, permissions::to_go_back(name)).await?;
     let since = Instant::now();
     let Some(undone) = undo(cluster, name, None).await? else {
         let cause = format!("Deployment {name} has no earlier revision to go back to: nothing was changed");

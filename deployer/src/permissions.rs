@@ -50,10 +50,9 @@ impl std::fmt::Display for Need {
     }
 }
 
-/// Everything that deploying `documents` may need; going back only where that is `asked`.
-fn needs(documents: &Documents, going_back: bool) -> Vec<Need> {
-    let deployment = Some(documents.deployment.name());
-    let mut needs = Vec::new();
+/// Everything that deploying `documents` may need.
+pub(crate) fn to_deploy(documents: &Documents) -> Vec<Need> {
+    let mut needs = to_follow(documents.deployment.name());
     for document in documents.all() {
         let resource = document.resource();
         for verb in ["get", "patch"] {
@@ -61,28 +60,41 @@ fn needs(documents: &Documents, going_back: bool) -> Vec<Need> {
         }
         needs.push(Need::new("create", &resource.group, &resource.plural, None));
     }
+    needs.push(Need::new("list", "autoscaling", "horizontalpodautoscalers", None));
+    needs
+}
+
+/// Everything that going back may need.
+pub(crate) fn to_go_back(deployment: &str) -> Vec<Need> {
+    let mut needs = to_follow(deployment);
+    for verb in ["get", "update"] {
+        needs.push(Need::new(verb, "apps", "deployments", Some(deployment)));
+    }
+    needs
+}
+
+/// Watching a rollout, saying why it fails, and proving what it ran.
+fn to_follow(deployment: &str) -> Vec<Need> {
+    let mut needs = Vec::new();
     for verb in ["list", "watch"] {
-        needs.push(Need::new(verb, "apps", "deployments", deployment));
+        needs.push(Need::new(verb, "apps", "deployments", Some(deployment)));
         needs.push(Need::new(verb, "apps", "replicasets", None));
         needs.push(Need::new(verb, "", "pods", None));
         needs.push(Need::new(verb, "", "events", None));
     }
     needs.push(Need::new("get", "", "pods/log", None));
     needs.push(Need::new("get", "", "pods/proxy", None));
-    needs.push(Need::new("list", "autoscaling", "horizontalpodautoscalers", None));
-    if going_back {
-        needs.push(Need::new("update", "apps", "deployments", deployment));
-    }
     needs
 }
 
 /// Refuses to begin what could not be ended. Every missing verb is named, not only the first.
-pub(crate) async fn check(cluster: &Cluster, documents: &Documents, going_back: bool) -> Result<(), Ending> {
+pub(crate) async fn check(cluster: &Cluster, needs: Vec<Need>) -> Result<(), Ending> {
     let Some(rules) = rules(cluster).await? else { return Ok(()) };
     let mut missing = Vec::new();
-    for need in needs(documents, going_back) {
+    for need in needs {
         // An authorizer outside of the cluster need not list its rules, so that only the question itself is certain.
-        if !rules.iter().any(|rule| need.is_met_by(rule)) && !is_allowed(cluster, &need).await? {
+        let is_known = || missing.contains(&need.to_string());
+        if !rules.iter().any(|rule| need.is_met_by(rule)) && !is_known() && !is_allowed(cluster, &need).await? {
             missing.push(need.to_string());
         }
     }

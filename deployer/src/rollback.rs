@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::ResourceExt as _;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 
-use crate::cluster::{Cluster, Unwritten};
+use crate::cluster::{Cluster, Unwritten, persistently};
 use crate::outcome::{Ending, Outcome};
 use crate::revision;
 use crate::rollout::Target;
@@ -36,7 +36,7 @@ pub(crate) struct Undone {
 pub(crate) async fn undo(cluster: &Cluster, name: &str, failed: Option<&Target>) -> Result<Option<Undone>, Ending> {
     let resource = ApiResource::erase::<Deployment>(&());
     for _ in 0..ATTEMPTS {
-        let live = cluster.live(&resource, name).await;
+        let live = persistently(async || cluster.live(&resource, name).await).await;
         let Some(mut live) = live.map_err(|error| cluster.ending(&format!("read Deployment {name}"), &error))? else {
             return Err(Ending::new(Outcome::Rejected, no_deployment(cluster, name)));
         };
@@ -90,7 +90,7 @@ pub(crate) fn typed(object: &DynamicObject) -> Result<Deployment, Ending> {
 async fn previous(cluster: &Cluster, deployment: &Deployment) -> Result<Option<DynamicObject>, Ending> {
     let resource = ApiResource::erase::<ReplicaSet>(&());
     let of_deployment = ListParams::default().labels(&selector(deployment));
-    let sets = cluster.dynamic(&resource).list(&of_deployment).await;
+    let sets = persistently(async || cluster.dynamic(&resource).list(&of_deployment).await).await;
     let sets = sets.map_err(|error| cluster.ending("list the ReplicaSets", &error))?.items;
     let known: Vec<Arc<ReplicaSet>> =
         sets.iter().filter_map(|set| set.clone().try_parse().ok()).map(Arc::new).collect();
