@@ -7,7 +7,7 @@ class Runner {
     private static final String USAGE = '''\
         run --repository DIR --branch NAME --commit SHA --workspace DIR --artifacts DIR [--credentials FILE] [--env NAME=VALUE]...
         Evaluates the Jenkinsfile of commit SHA in the git repository DIR as Jenkins would, every `sh` for real.
-          --workspace DIR     where the repository is cloned; must not exist, or be empty
+          --workspace DIR     where the repository is cloned, or was by an earlier build
           --artifacts DIR     where archiveArtifacts copies to
           --credentials FILE  Java properties: ID.username and ID.password, or ID.secret, or ID.file (a path)
           --env NAME=VALUE    a variable of the job
@@ -42,7 +42,9 @@ class Runner {
         REQUIRED.each { if (!given[it]) throw new Refused("--$it is missing; see --help") }
 
         File workspace = new File(given.workspace[0]).absoluteFile
-        if (workspace.list()) throw new Refused("--workspace $workspace is not empty; name a new directory, for a fresh clone")
+        if (workspace.list() && !new File(workspace, '.git').exists()) {
+            throw new Refused("--workspace $workspace is not empty, and no clone of an earlier build; name a new directory")
+        }
         Properties credentials = new Properties()
         given.credentials.each { String file ->
             try {

@@ -39,22 +39,34 @@ class Steps {
 
     static Map cloneOption(Map arguments) { [cloneOption: arguments] }
 
-    static Map cleanBeforeCheckout() { [cleanBeforeCheckout: [:]] } // the clone is a fresh one
+    static Map cleanBeforeCheckout() { [clean: true] }
 
-    /** A clone of the branch with the built commit checked out, detached as Jenkins does. */
+    /** The built commit, detached, in a clone of the branch; a workspace that is one already is kept, and fetches, as in Jenkins. */
     void checkout(Map arguments) {
         Map scm = arguments.scm ?: arguments
         Map options = scm.extensions.findResult { it.cloneOption } ?: [:]
-        List<String> clone = ['git', 'clone', '--quiet', '--no-checkout', '--branch', build.branch]
-        if (options.shallow) clone += ['--depth', options.depth ?: 1]
-        if (options.noTags) clone << '--no-tags'
-        if (options.reference) clone += ['--reference', options.reference]
+        List<String> extent = []
+        if (options.shallow) extent += ['--depth', options.depth ?: 1]
+        if (options.noTags) extent << '--no-tags'
         // With a scheme, so that git copies what a remote would send; a bare path would be hard-linked, and never shallow.
-        command([*clone, "file://${scm.userRemoteConfigs[0].url}", build.workspace.path]*.toString(), build.workspace.parentFile)
-        command(['git', 'checkout', '--quiet', '--detach', build.commit], build.workspace)
+        String origin = "file://${scm.userRemoteConfigs[0].url}"
+        if (new File(build.workspace, '.git').exists()) {
+            if (scm.extensions.any { it.clean }) {
+                git('reset', '--quiet', '--hard')
+                git('clean', '--quiet', '-ffdx')
+            }
+            git('fetch', '--quiet', *extent, origin, "+refs/heads/$build.branch:refs/remotes/origin/$build.branch")
+        } else {
+            if (options.reference) extent += ['--reference', options.reference]
+            git('clone', '--quiet', '--no-checkout', '--branch', build.branch, *extent, origin, '.')
+        }
+        git('checkout', '--quiet', '--force', '--detach', build.commit)
     }
 
-    void sh(Map arguments) { sh(arguments.script) }
+    private void git(Object... arguments) {
+        build.workspace.mkdirs()
+        command(['git', *arguments]*.toString(), build.workspace)
+    }
 
     /** As Jenkins does it: a file, run by `sh -xe` unless it names its interpreter. */
     void sh(CharSequence script) {

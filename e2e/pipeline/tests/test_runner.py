@@ -270,6 +270,29 @@ def test_a_checkout_is_as_deep_as_it_says(job, extensions, commits):
     assert f"+ git rev-list --count HEAD\n{commits}\n" in built.stdout
 
 
+@pytest.mark.parametrize(
+    ("extensions", "found"),
+    [("", "Jenkinsfile left new"), ("cleanBeforeCheckout()", "Jenkinsfile new")],
+    ids=["as it was", "cleaned"],
+)
+def test_the_next_build_finds_its_workspace_and_touches_only_what_has_changed(job, extensions, found):
+    checkout = (
+        f"checkout scmGit(branches: scm.branches, userRemoteConfigs: scm.userRemoteConfigs, extensions: [{extensions}])"
+    )
+    it = job(pipeline(f"stage('A') {{ steps {{ {checkout}\n sh 'git rev-parse HEAD; echo *; touch left' }} }}"))
+    assert it.build().returncode == 0
+    unchanged = it.directory / "workspace/Jenkinsfile"
+    before = unchanged.stat().st_mtime_ns
+    (it.repository / "new").touch()
+    git(it.repository, "add", ".")
+    git(it.repository, "commit", "-q", "--amend", "-m", "in place of the second")
+    it.commit = git(it.repository, "rev-parse", "HEAD")
+    built = it.build()
+    assert built.returncode == 0, built.stdout
+    assert f"{it.commit}\n" in built.stdout and f"\n{found}\n" in built.stdout
+    assert unchanged.stat().st_mtime_ns == before
+
+
 REFUSED = {
     "an unknown section": (
         pipeline(CHECKOUT).replace("agent any", "agent any\n tools { maven 'x' }"),
