@@ -192,14 +192,15 @@ pause_image() { # the pod sandbox's image, made here because no public registry 
 }
 
 cgroups() { # the nodes' own, in every hierarchy of cgroup v1 or in the one tree of v2
-  local name tree file controllers
+  local name tree file controller
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
-    mkdir -p "/sys/fs/cgroup/$CGROUP"
-    read -ra controllers </sys/fs/cgroup/cgroup.controllers
-    for tree in /sys/fs/cgroup "/sys/fs/cgroup/$CGROUP"; do
-      echo "${controllers[@]/#/+}" >"$tree/cgroup.subtree_control" || die "$tree/cgroup.subtree_control cannot be written: run it outside a container, or in one with --cgroupns=host"
-    done
     mkdir -p "/sys/fs/cgroup/$CGROUP/"{node-a,node-b}
+    for tree in /sys/fs/cgroup "/sys/fs/cgroup/$CGROUP"; do
+      for controller in $(grep -owE 'cpu|cpuset|hugetlb|io|memory|pids' "$tree/cgroup.controllers"); do
+        echo "+$controller" >"$tree/cgroup.subtree_control" ||
+          die "controller $controller cannot be passed on in $tree: use a virtual machine, or a container with --cgroupns=host"
+      done
+    done
     return
   fi
   for tree in /sys/fs/cgroup/*/; do

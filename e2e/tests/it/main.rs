@@ -2,6 +2,7 @@
 
 mod availability;
 mod bed;
+mod bed_itself;
 mod failures;
 mod manifest;
 mod outages;
@@ -22,6 +23,7 @@ fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let trials = trials![
+        bed_itself::nothing_is_left_of_a_cluster_that_is_ended,
         rules::the_image_is_small,
         rules::pods_run_without_root_and_cannot_write,
         rules::the_namespace_refuses_what_is_not_restricted,

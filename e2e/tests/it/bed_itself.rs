@@ -1,0 +1,48 @@
+//! What e2e/cluster.sh promises beyond a cluster.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::bed::{await_true, root, run};
+
+/// Inside this cluster runs another one, which is ended from outside.
+pub(crate) fn nothing_is_left_of_a_cluster_that_is_ended() {
+    for signal in ["INT", "TERM", "KILL"] {
+        let mut cluster = Command::new(root().join("e2e/cluster.sh"))
+            .args(["run", "sh", "-c", "echo $RUN; exec sleep infinity"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cluster.sh can be run");
+        let mut directory = String::new();
+        let stdout = cluster.stdout.take().expect("stdout is a pipe");
+        BufReader::new(stdout).read_line(&mut directory).expect("stdout can be read");
+        let directory = Path::new(directory.trim());
+        assert!(directory.is_dir(), "the cluster did not come up");
+        assert_ne!((processes(directory), cgroups(directory)), (0, 0));
+
+        run(Command::new("kill").args([&format!("-{signal}"), &cluster.id().to_string()]));
+        cluster.wait().expect("it was started here");
+        await_true(&format!("nothing is left after SIG{signal}"), Duration::from_secs(15), || {
+            !directory.exists() && processes(directory) == 0 && cgroups(directory) == 0
+        });
+    }
+}
+
+/// Processes that belong to the cluster in this directory, which all of them have in their environment.
+fn processes(cluster: &Path) -> usize {
+    let variable = format!("RUN={}\0", cluster.display());
+    let environments = fs::read_dir("/proc").expect("proc is mounted").flatten();
+    let environments = environments.filter_map(|process| fs::read(process.path().join("environ")).ok());
+    environments.filter(|environment| String::from_utf8_lossy(environment).contains(&variable)).count()
+}
+
+/// Its control groups: one in each hierarchy of version 1, or the one of version 2.
+fn cgroups(cluster: &Path) -> usize {
+    let name = cluster.file_name().expect("it has a name");
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups are mounted").flatten();
+    let places = hierarchies.map(|hierarchy| hierarchy.path()).chain([Path::new("/sys/fs/cgroup").to_owned()]);
+    places.filter(|place| place.join(name).is_dir()).count()
+}
