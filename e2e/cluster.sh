@@ -196,7 +196,7 @@ cgroups() { # the nodes' own, in every hierarchy of cgroup v1 or in the one tree
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     mkdir -p "/sys/fs/cgroup/$CGROUP/"{node-a,node-b}
     for tree in /sys/fs/cgroup "/sys/fs/cgroup/$CGROUP"; do
-      for controller in $(grep -owE 'cpu|cpuset|hugetlb|io|memory|pids' "$tree/cgroup.controllers"); do
+      grep -owE 'cpu|cpuset|hugetlb|io|memory|pids' "$tree/cgroup.controllers" | while read -r controller; do
         echo "+$controller" >"$tree/cgroup.subtree_control" ||
           die "controller $controller cannot be passed on in $tree: use a virtual machine, or a container with --cgroupns=host"
       done
