@@ -1,8 +1,10 @@
 //! Several deployers of one Deployment, and those that do not live to the end.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
+use tokio::net::TcpListener;
 
 use crate::Bed;
 use crate::control_plane::ControlPlane;
@@ -12,6 +14,7 @@ use crate::scene::Scene;
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     let mut trials = vec![
         bed.trial("a deployer killed at any moment is run again and done", killed),
+        bed.trial("a deployer interrupted before the apply says that nothing was changed", interrupted_early),
         bed.trial("an interrupted deployer says that the rollout goes on, and how to look", interrupted),
     ];
     // Twenty times in all, some side by side.
@@ -65,4 +68,14 @@ async fn interrupted(plane: &'static ControlPlane) {
         assert!(run.stderr.contains("deployer status"), "it should say how to look: {run}");
         assert!(run.stderr.contains(&scene.commits.old[..12]), "it should say what serves now: {run}");
     }
+}
+
+async fn interrupted_early(plane: &'static ControlPlane) {
+    let scene = Scene::set(plane).await;
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
+    scene.write_kubeconfig_for(silent.local_addr().expect("it is bound").port(), "nobody");
+    let running = scene.start(&scene.commits.new, &[]);
+    let _connection = silent.accept().await.expect("the deployer connects");
+    running.signal("-INT");
+    running.end().await.ends_with(130, &["nothing was changed"]);
 }

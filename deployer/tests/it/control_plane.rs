@@ -61,9 +61,9 @@ impl ControlPlane {
     }
 
     /// Returns when rollouts can begin. To be called within a tokio runtime.
-    pub(crate) async fn start() -> Self {
+    pub(crate) async fn start() -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let binaries = binaries().unwrap_or_else(|error| panic!("{error}"));
+        let binaries = binaries()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = Self::directory_of(std::process::id(), number);
         fs::create_dir(&directory).unwrap_or_else(|error| panic!("cannot create {}: {error}", directory.display()));
@@ -97,9 +97,9 @@ impl ControlPlane {
                  --initial-cluster default={peers}"
             ),
         );
-        plane.start_api_server().await;
+        plane.start_api_server().await?;
         plane.start_controllers();
-        plane
+        Ok(plane)
     }
 
     fn start_controllers(&self) {
@@ -113,7 +113,8 @@ impl ControlPlane {
         self.run("kube-scheduler", "--config DIR/scheduler.json --secure-port 0");
     }
 
-    async fn start_api_server(&self) {
+    /// `Err` is what to tell people.
+    async fn start_api_server(&self) -> Result<(), String> {
         let Self { etcd_port, port, .. } = self;
         self.run(
             "kube-apiserver",
@@ -134,9 +135,12 @@ impl ControlPlane {
         while self.client.request_text(ready()).await.is_err() {
             let log = || fs::read_to_string(self.directory.join("kube-apiserver.log")).unwrap_or_default();
             let failed = log().lines().any(|line| line.starts_with("Error:") || line.starts_with("panic:"));
-            assert!(!failed && Instant::now() < deadline, "the API server does not start, it wrote:\n{}", log());
+            if failed || Instant::now() > deadline {
+                return Err(format!("the API server does not start, it wrote:\n{}", log()));
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        Ok(())
     }
 
     /// `DIR` stands for the directory of this control plane.
@@ -168,7 +172,7 @@ impl ControlPlane {
         self.signal("kube-apiserver", "-KILL");
         self.forget_the_past().await;
         tokio::time::sleep(duration).await;
-        self.start_api_server().await;
+        self.start_api_server().await.unwrap_or_else(|error| panic!("{error}"));
         // These would ask again after half a minute.
         self.signal("kube-controller-manager", "-KILL");
         self.signal("kube-scheduler", "-KILL");

@@ -11,6 +11,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
         bed.trial("bad input is told in one message and changes nothing", bad_input),
         bed.trial("a commit that is not newer is refused with the remedy, unless its order is to be ignored", order),
         bed.trial("an API server that is not there is named", nobody_there),
+        bed.trial("a namespace that does not exist is named", no_namespace),
         bed.trial("a live Deployment that says of no commit is replaced with a warning", no_annotation),
     ]
 }
@@ -146,4 +147,13 @@ async fn nobody_there(plane: &'static ControlPlane) {
     scene.write_kubeconfig_for(1, "nobody");
     let run = scene.deploy(&scene.commits.new).await;
     run.ends_with(3, &["https://127.0.0.1:1/", "refused"]);
+}
+
+async fn no_namespace(plane: &'static ControlPlane) {
+    let scene = Scene::set(plane).await;
+    scene.write_kubeconfig("admin"); // whoever has only the Role may not know which namespaces there are
+    let (new, template) = (&*scene.commits.new, scene.template().display().to_string());
+    let arguments = ["deploy", "--image", &image(new), "--commit", new, "--template", &template, "-n", "nowhere"];
+    let run = Running::of(scene.deployer(arguments.into_iter().chain(["-o", "json"]))).end().await;
+    run.ends_with(3, &["nowhere", "kubectl create namespace nowhere"]);
 }

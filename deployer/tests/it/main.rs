@@ -32,9 +32,9 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("thre
 /// Where the tests run: each control plane is started for the first test that needs it, and stopped after the last.
 #[derive(Default)]
 pub(crate) struct Bed {
-    shared: OnceLock<ControlPlane>,
+    shared: OnceLock<Result<ControlPlane, String>>,
     /// For the tests that disturb it.
-    lone: OnceLock<ControlPlane>,
+    lone: OnceLock<Result<ControlPlane, String>>,
     turn: Mutex<()>,
 }
 
@@ -45,7 +45,7 @@ impl Bed {
         F: AsyncFnOnce(&'static ControlPlane) + Send + 'static,
     {
         Trial::test(name, move || {
-            let plane = self.shared.get_or_init(start);
+            let plane = self.shared.get_or_init(start).as_ref()?;
             RUNTIME.block_on(test(plane));
             Ok(())
         })
@@ -59,23 +59,23 @@ impl Bed {
         Trial::test(name, move || {
             // One that failed before leaves a plane that may still do.
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let plane = self.lone.get_or_init(start);
+            let plane = self.lone.get_or_init(start).as_ref()?;
             RUNTIME.block_on(test(plane));
             Ok(())
         })
     }
 }
 
-fn start() -> ControlPlane {
+fn start() -> Result<ControlPlane, String> {
     RUNTIME.block_on(async {
-        let plane = ControlPlane::start().await;
+        let plane = ControlPlane::start().await?;
         for name in ["node-a", "node-b"] {
             node::add(&plane.client, name, serde_json::json!({})).await;
         }
         let class = serde_json::json!({"metadata": {"name": "wasmtime-spin-v2"}, "handler": "spin-v2"});
         let class = serde_json::from_value(class).expect("it is a class");
         Api::<RuntimeClass>::all(plane.client.clone()).create(&PostParams::default(), &class).await.expect("it can be");
-        plane
+        Ok(plane)
     })
 }
 
@@ -99,7 +99,7 @@ fn main() -> ExitCode {
         cost::trials(bed),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
-    for plane in [&bed.shared, &bed.lone].into_iter().filter_map(OnceLock::get) {
+    for plane in [&bed.shared, &bed.lone].into_iter().filter_map(OnceLock::get).flatten() {
         plane.stop();
     }
     conclusion.exit_code()

@@ -18,8 +18,8 @@ pub(crate) const KUBELET_PORT: u16 = 10250;
 /// What the container of a pod would answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
-    /// For `GET /version`.
-    pub(crate) commit: String,
+    /// For `GET /version`; None where there is no such route.
+    pub(crate) commit: Option<String>,
     /// For `GET /healthz`: status and text.
     pub(crate) health: (u16, String),
     /// For the kubelet, under the pod's name.
@@ -97,7 +97,7 @@ where
     let line = head(&mut stream).await?;
     let container = state.by_address.lock().expect("no panic holds it").get(address).cloned();
     match (container, line.split(' ').nth(1)) {
-        (Some(Container { commit, .. }), Some("/version")) => {
+        (Some(Container { commit: Some(commit), .. }), Some("/version")) => {
             let body = serde_json::json!({"version": "0.1.0", "commit": commit}).to_string();
             answer(&mut stream, 200, "application/json", &body).await
         }

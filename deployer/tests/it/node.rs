@@ -147,9 +147,17 @@ fn now() -> String {
 pub(crate) struct Life {
     steps: Vec<(Duration, Observation)>,
     end: Option<Duration>,
-    serves: Option<String>,
+    version: Version,
     health: (u16, String),
     log: String,
+}
+
+/// Which commit a container says it is of.
+#[derive(Clone, Debug)]
+enum Version {
+    Own,
+    Of(String),
+    Unknown,
 }
 
 impl Life {
@@ -158,7 +166,7 @@ impl Life {
         Self {
             steps: vec![(Duration::ZERO, observation.clone())],
             end: Some(Duration::ZERO),
-            serves: None,
+            version: Version::Own,
             health: (200, "ok\n".to_owned()),
             log: String::new(),
         }
@@ -187,7 +195,12 @@ impl Life {
 
     /// What is in the image has another commit than its tag says.
     pub(crate) fn serves(self, commit: &str) -> Self {
-        Self { serves: Some(commit.to_owned()), ..self }
+        Self { version: Version::Of(commit.to_owned()), ..self }
+    }
+
+    /// What is in the image knows no /version.
+    pub(crate) fn knows_no_version(self) -> Self {
+        Self { version: Version::Unknown, ..self }
     }
 
     /// What /healthz answers.
@@ -299,7 +312,11 @@ impl Hand {
     async fn say(&self, pod: &Pod, life: &Life, observation: &Observation) {
         let name = pod.name_any();
         let container = Container {
-            commit: life.serves.clone().unwrap_or_else(|| commit_of(pod).to_owned()),
+            commit: match &life.version {
+                Version::Own => Some(commit_of(pod).to_owned()),
+                Version::Of(commit) => Some(commit.clone()),
+                Version::Unknown => None,
+            },
             health: life.health.clone(),
             log: life.log.clone(),
         };

@@ -1,4 +1,4 @@
-//! Each situation that a rollout can be in, by its number on the list in ARCHITECTURE.md.
+//! The situations that a rollout can be in, numbered so that they can be talked of.
 
 use std::time::Duration;
 
@@ -52,7 +52,9 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
         bed.trial("30 old pods that are slow to go are waited for", slow_to_go),
         bed.trial("33 a token that is not valid is named", bad_token),
         bed.trial("34 after a failure with --rollback the old commit serves", rolled_back),
+        bed.trial("34 a first deploy that fails has nothing to go back to, and stays as it is", nothing_to_go_back_to),
         bed.trial("35 a failure whose rollback fails too has a verdict of its own", rollback_fails),
+        bed.trial("pods that do not say their commit are a warning", no_proof),
         bed.trial("pods that answer with another commit are a failure to look at at once", other_commit_proved),
         bed.trial("pods whose images differ under one tag are a failure to look at at once", other_image_proved),
     ];
@@ -498,6 +500,17 @@ async fn rolled_back(plane: Plane) {
     scene.until("the pod that failed is gone", async || scene.pods_of(new).await.is_empty()).await;
 }
 
+async fn nothing_to_go_back_to(plane: Plane) {
+    let scene = Scene::set(plane).await;
+    let new = &scene.commits.new;
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_FOUND)).await;
+    let run = scene.deploy_with(new, &["--rollback"]).await;
+    failed(&run, &["does not exist"]);
+    assert!(run.stderr.contains("no earlier revision"), "{run}");
+    assert_eq!(run.json["rollback"]["outcome"], "none", "{run}");
+    assert_eq!(scene.carried().await, [&**new; 4]);
+}
+
 async fn rollback_fails(plane: Plane) {
     let scene = Scene::set(plane).await;
     let (old, new) = (&scene.commits.old, &scene.commits.new);
@@ -514,6 +527,16 @@ async fn rollback_fails(plane: Plane) {
     assert!(run.stderr.contains("exits with code 3"), "{run}");
     assert!(run.stderr.contains("does not exist"), "{run}");
     assert_eq!(scene.ready(old).await + scene.ready(new).await, 0);
+}
+
+async fn no_proof(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    scene.kubelet.let_pods_of(new, Life::of(&HEALTHY).knows_no_version()).await;
+    let run = scene.deploy(new).await;
+    done(&scene, &run, new, 2).await;
+    assert!(run.json["warnings"].to_string().contains("GET /version: 404"), "{run}");
+    assert!(!run.stderr.contains("proved"), "{run}");
 }
 
 async fn other_commit_proved(plane: Plane) {
