@@ -3,7 +3,7 @@
 # namespace with its own containerd, kubelet and kube-proxy; a registry, a Docker engine, and an HAProxy where AWS has
 # its Network Load Balancer. It needs root, Go and Debian's packages, and no network once the binaries are built.
 #
-#   cluster.sh packages                   installs what is missing (Debian, Ubuntu)
+#   cluster.sh packages [CALLED=PACKAGE]  installs what is missing (Debian, Ubuntu), of these, too: mvn=maven
 #   cluster.sh binaries                   builds Kubernetes, once, in about 6 minutes
 #   cluster.sh run COMMAND [ARG...]       runs COMMAND inside a fresh cluster, and nothing is left of the cluster when it ends
 #   cluster.sh shell                      a shell inside a fresh cluster
@@ -37,8 +37,9 @@ missing() { # the packages that are not there yet
   for called in "${!PACKAGE[@]}"; do type -P "$called" >/dev/null || echo "${PACKAGE[$called]}"; done | sort -u
 }
 
-packages() {
-  local missing
+packages() { # packages [CALLED=PACKAGE...]: of ours, and of these
+  local more missing
+  for more; do PACKAGE[${more%=*}]=${more#*=}; done
   mapfile -t missing < <(missing)
   [ ${#missing[@]} -gt 0 ] || return 0
   [ "$(id -u)" = 0 ] || die "packages are installed by root: sudo $0 packages"
