@@ -10,6 +10,9 @@ use crate::template::COMMIT;
 /// Where the Deployment controller writes the number of a revision, on the Deployment and on its `ReplicaSets`.
 pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
 
+/// The label that the controller adds to the pod template of each `ReplicaSet`.
+pub(crate) const HASH: &str = "pod-template-hash";
+
 /// What the Deployment's pod template says of its commit.
 pub(crate) fn commit(deployment: &Deployment) -> Option<&str> {
     let metadata = deployment.spec.as_ref()?.template.metadata.as_ref()?;
@@ -24,13 +27,23 @@ pub(crate) fn images(deployment: &Deployment) -> Vec<String> {
 
 /// The `ReplicaSet` that the Deployment's controller made for the current pod template.
 pub(crate) fn current<'a>(deployment: &Deployment, replica_sets: &'a [Arc<ReplicaSet>]) -> Option<&'a ReplicaSet> {
-    // The controller writes the revision to both before it writes the generation that it has observed.
+    // The controller writes the revision to both before it writes the generation that it has observed, unless the
+    // number of replicas has changed, too: then it scales first, and the revision is still the one before.
     let wanted = number(&deployment.metadata)?;
     replica_sets
         .iter()
         .map(AsRef::as_ref)
         .filter(|set: &&ReplicaSet| owner(&set.metadata) == deployment.metadata.uid.as_deref())
-        .find(|set| number(&set.metadata) == Some(wanted))
+        .find(|set| number(&set.metadata) == Some(wanted) && is_of_template(set, deployment))
+}
+
+/// Whether the pods of a `ReplicaSet` are what the Deployment states now; its controller compares the same.
+fn is_of_template(set: &ReplicaSet, deployment: &Deployment) -> bool {
+    let mut template = set.spec.as_ref().and_then(|spec| spec.template.clone());
+    if let Some(labels) = template.as_mut().and_then(|template| template.metadata.as_mut()?.labels.as_mut()) {
+        labels.remove(HASH);
+    }
+    template.as_ref() == deployment.spec.as_ref().map(|spec| &spec.template)
 }
 
 fn number(metadata: &ObjectMeta) -> Option<u64> {

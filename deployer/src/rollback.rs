@@ -8,13 +8,10 @@ use kube::api::{ApiResource, DynamicObject, ListParams};
 
 use crate::cluster::{Cluster, Unwritten, persistently};
 use crate::outcome::{Ending, Outcome};
-use crate::revision;
+use crate::revision::{self, HASH};
 use crate::rollout::Target;
 use crate::template::{CHANGE_CAUSE, COMMIT};
 use crate::watch::selector;
-
-/// The label that the Deployment's controller adds to the pod template of each of its `ReplicaSets`.
-const HASH: &str = "pod-template-hash";
 
 /// How often somebody may write in between.
 const ATTEMPTS: usize = 10;

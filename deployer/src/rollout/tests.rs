@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::pod::serving;
-use crate::revision::{REVISION, previous};
+use crate::revision::{HASH, REVISION, previous};
 use crate::template::COMMIT;
 
 const COMMIT_NEW: &str = "3f9c2ab17d043f9c2ab17d043f9c2ab17d043f9c";
@@ -28,6 +28,14 @@ impl Scene {
         let image = observed["pods"][0]["containerStatuses"][0]["image"].as_str().unwrap_or("app:v1").to_owned();
         let statuses = observed["pods"].as_array().unwrap();
         let pods = statuses.iter().enumerate().map(|(number, status)| pod(&format!("new-{number}"), "new", status));
+        let template = json!({
+            "metadata": {"annotations": {COMMIT: COMMIT_NEW}, "labels": {"app": "app"}},
+            "spec": {"containers": [{"name": "app", "image": image}]},
+        });
+        let mut new = set("new", "2", &observed["replica_sets"][0]);
+        new["spec"]["selector"] = json!({});
+        new["spec"]["template"] = template.clone();
+        new["spec"]["template"]["metadata"]["labels"][HASH] = "new".into();
         Self {
             target: Target {
                 uid: "deployment".to_owned(),
@@ -43,14 +51,11 @@ impl Scene {
                     "replicas": 1,
                     "progressDeadlineSeconds": 30,
                     "selector": {},
-                    "template": {
-                        "metadata": {"annotations": {COMMIT: COMMIT_NEW}},
-                        "spec": {"containers": [{"name": "app", "image": image}]},
-                    },
+                    "template": template,
                 },
                 "status": observed["deployment"],
             }),
-            sets: vec![set("new", "2", &observed["replica_sets"][0]), set("old", "1", &json!({"replicas": 0}))],
+            sets: vec![new, set("old", "1", &json!({"replicas": 0}))],
             pods: pods.collect(),
             events: Some(observed["warnings"].as_array().unwrap().iter().map(event).collect()),
         }
@@ -445,4 +450,17 @@ fn the_revision_to_go_back_to_is_one_that_serves_else_the_youngest() {
         let found = previous(seen.deployment.as_deref().unwrap(), &seen.replica_sets);
         assert_eq!(found.and_then(|set| set.metadata.name.as_deref()), chosen, "{what}");
     }
+}
+
+#[test]
+fn the_revision_before_is_not_taken_for_this_one_while_the_controller_has_only_scaled() {
+    let mut scene = Scene::healthy();
+    scene.old_pod(None);
+    scene.pods.swap_remove(0);
+    scene.deployment["spec"]["replicas"] = 0.into();
+    scene.deployment["metadata"]["annotations"][REVISION] = "1".into();
+    scene.sets.remove(0);
+    let assessment = scene.assess(SOON);
+    assert!(matches!(assessment.verdict, Verdict::Wait), "{:?}", assessment.verdict);
+    assert_eq!(assessment.old, 1);
 }

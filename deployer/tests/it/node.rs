@@ -353,7 +353,12 @@ impl Hand {
             preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
             ..DeleteParams::default()
         };
-        self.pods().delete(&pod.name_any(), &parameters).await.ok();
+        while let Err(error) = self.pods().delete(&pod.name_any(), &parameters).await {
+            match error {
+                kube::Error::Api(status) if status.code < 500 => return, // it is gone already
+                _ => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
     }
 }
 
