@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, KubeconfigError};
-use kube::{Client, Config, Error};
+use kube::{Client, Config, Error, ResourceExt as _};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -246,6 +246,12 @@ impl Cluster {
         within(POD_PATIENCE, self.client.request_text(request)).await
     }
 
+    /// There is no such Deployment, and how to see which there are.
+    pub(crate) fn no_deployment(&self, name: &str) -> String {
+        let look = self.kubectl("get deployments");
+        format!("there is no Deployment {name} in namespace {}: {look}", self.namespace)
+    }
+
     /// The end of a run that could not `do_it`.
     pub(crate) fn ending(&self, do_it: &str, error: &Error) -> Ending {
         rejected(format!("cannot {do_it}: {}", self.explain(error)))
@@ -283,6 +289,16 @@ impl Cluster {
             self.server
         )
     }
+}
+
+/// An object with every field that the server sent, as the type that is known here.
+pub(crate) fn typed(object: &DynamicObject) -> Result<Deployment, Ending> {
+    object.clone().try_parse().map_err(|error| {
+        Ending::new(
+            Outcome::Rejected,
+            format!("the API server's Deployment {} cannot be read: {error}", object.name_any()),
+        )
+    })
 }
 
 /// Asks again while the API server is away: what has begun should not be left half done.

@@ -1,7 +1,6 @@
 //! The order of work of a rollout: refuse, check, judge, apply, watch, prove; and on failure say why, and go back.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -9,15 +8,16 @@ use kube::ResourceExt as _;
 use kube::api::DynamicObject;
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, Unwritten, persistently};
+use crate::cluster::{Cluster, Unwritten, persistently, typed};
 use crate::order::Order;
 use crate::outcome::{Ending, Outcome};
-use crate::output::{Output, RollbackReport, seconds};
+use crate::output::{Output, seconds};
 use crate::revision;
-use crate::rollback::{Undone, no_deployment, typed, undo};
-use crate::rollout::{self, Assessment, Cause, Snapshot, Target};
+use crate::rollback::go_back;
+use crate::rollout::Target;
 use crate::template::{self, Commit, Documents, Image, short};
-use crate::watch::{End, Followed, follow, show_pods};
+use crate::verdict::{done, superseded, timed_out};
+use crate::watch::{End, Followed, follow};
 use crate::{diagnosis, permissions, proof};
 
 /// How often another deployer may write in between before that is no coincidence.
@@ -284,201 +284,7 @@ async fn put_other(
     Err(Ending::new(Outcome::Superseded, cause))
 }
 
-fn superseded(cluster: &Cluster, name: &str, by: &str, output: &Output) -> Ending {
-    output.record(|report| report.commands.push(("look", cluster.deployer("status", name))));
-    Ending::new(Outcome::Superseded, format!("{by} was applied meanwhile, and its rollout goes on"))
-}
-
-fn done(name: &str, commit: &str, followed: &Followed, output: &Output) -> Ending {
-    let (serving, replaced) = output.noted(|report| (report.serving_after_s, report.replaced_after_s));
-    let times = format!(
-        "serving after {:.1} s, replaced after {:.1} s",
-        serving.unwrap_or_default(),
-        replaced.unwrap_or_default()
-    );
-    let commit = short(commit);
-    Ending::new(
-        Outcome::Done,
-        match followed.assessment.wanted {
-            0 => format!("{name} {commit} runs on 0 pods: replicas is 0, and nobody is served"),
-            1 => format!("{name} {commit} serves on 1 pod ({times})"),
-            pods => format!("{name} {commit} serves on {pods} pods ({times})"),
-        },
-    )
-}
-
-fn timed_out(cluster: &Cluster, name: &str, timeout: Duration, followed: &Followed, output: &Output) -> Ending {
-    let assessment = &followed.assessment;
-    output.record(|report| {
-        report.commands.push(("look", cluster.deployer("status", name)));
-        report.commands.push(("look", cluster.kubectl(&format!("describe deployment {name}"))));
-    });
-    let state = match followed.seen.deployment {
-        Some(_) => how_it_goes(assessment),
-        None => "the API server did not say how it goes".to_owned(),
-    };
-    let limit = timeout.as_secs();
-    Ending::new(Outcome::Unfinished, format!("not ended within {limit} s: {state}; the rollout goes on by itself"))
-}
-
-fn how_it_goes(assessment: &Assessment) -> String {
-    let Assessment { available, wanted, old, .. } = assessment;
-    format!("{} of {wanted} new pods available, {old} old pods to go", available.len())
-}
-
 fn rollout_has_previous(followed: &Followed) -> bool {
     let deployment = followed.seen.deployment.as_deref();
     deployment.is_some_and(|deployment| revision::previous(deployment, &followed.seen.replica_sets).is_some())
-}
-
-/// Puts the revision before back after a failure. The failure stays one.
-async fn go_back(
-    cluster: &Cluster,
-    name: &str,
-    failed: &Target,
-    failure: Ending,
-    timeout: Duration,
-    output: &Output,
-) -> Result<Ending, Ending> {
-    let note = |outcome, commit: Option<&str>, cause: Option<String>| {
-        let commit = commit.map(str::to_owned);
-        output.record(|report| report.rollback = Some(RollbackReport { outcome, commit, cause }));
-    };
-    let broken =
-        |why: &str| Ending::new(Outcome::Broken, format!("{}; and the rollback failed, too: {why}", failure.cause));
-    output.say(&format!("failed: {}", failure.cause));
-    let undone = match undo(cluster, name, Some(failed)).await {
-        Ok(Some(undone)) => undone,
-        Ok(None) => {
-            note("none", None, Some("there is no earlier revision to go back to: nothing was changed".to_owned()));
-            return Err(failure);
-        }
-        Err(ending) if ending.outcome == Outcome::Superseded => {
-            note("none", None, Some(ending.cause.clone()));
-            return Err(Ending::new(Outcome::Superseded, format!("{}; {}", failure.cause, ending.cause)));
-        }
-        Err(ending) => {
-            note("failed", None, Some(ending.cause.clone()));
-            return Err(broken(&ending.cause));
-        }
-    };
-    let commit = undone.commit.as_deref();
-    match follow_back(cluster, &undone, timeout, output).await {
-        Ok(followed) => {
-            if let End::Done = followed.end {
-                note("done", commit, None);
-                return Err(failure);
-            }
-            let why = why_not(&followed, timeout);
-            note("failed", commit, Some(why.clone()));
-            Err(broken(&why))
-        }
-        Err(ending) => {
-            note("failed", commit, Some(ending.cause.clone()));
-            Err(broken(&ending.cause))
-        }
-    }
-}
-
-async fn follow_back(
-    cluster: &Cluster,
-    undone: &Undone,
-    timeout: Duration,
-    output: &Output,
-) -> Result<Followed, Ending> {
-    let commit = undone.commit.as_deref().map_or("the revision before, which says no commit", short);
-    output.say(&format!("going back to {commit}"));
-    follow(cluster, &undone.deployment, &undone.target, Instant::now(), timeout, output).await
-}
-
-fn why_not(followed: &Followed, timeout: Duration) -> String {
-    match &followed.end {
-        End::Done => String::new(),
-        End::Failed(cause) => cause.summary.clone(),
-        End::Superseded(by) => format!("{by} was applied meanwhile"),
-        End::TimedOut => format!("not ended within {} s", timeout.as_secs()),
-    }
-}
-
-/// `deployer rollback`: the revision before, because a person says so.
-pub(crate) async fn roll_back(
-    cluster: &Cluster,
-    name: &str,
-    timeout: Duration,
-    output: &Output,
-) -> Result<Ending, Ending> {
-    permissions::check(cluster, permissions::to_go_back(name)).await?;
-    let since = Instant::now();
-    let Some(undone) = undo(cluster, name, None).await? else {
-        let cause = format!("Deployment {name} has no earlier revision to go back to: nothing was changed");
-        return Err(Ending::new(Outcome::Failed, cause));
-    };
-    let commit = undone.commit.clone();
-    output.record(|report| {
-        report.changed = true;
-        report.commit.clone_from(&commit);
-        report.image = undone.target.images.first().cloned();
-    });
-    let followed = follow_back(cluster, &undone, timeout, output).await?;
-    match &followed.end {
-        End::Done => {
-            if let Some(commit) = &commit {
-                proof::prove(cluster, &followed.assessment.ready, commit, output).await?;
-            }
-            let now = commit.as_deref().map_or("the revision before", short);
-            let after = seconds(since.elapsed());
-            Ok(Ending::new(Outcome::Done, format!("{name} went back to {now} ({after:.1} s)")))
-        }
-        End::Failed(cause) => {
-            diagnosis::diagnose(cluster, name, cause, &followed.seen, output).await;
-            Err(Ending::new(Outcome::Failed, format!("going back failed: {}", cause.summary)))
-        }
-        End::Superseded(by) => Err(superseded(cluster, name, by, output)),
-        End::TimedOut => Err(timed_out(cluster, name, timeout, &followed, output)),
-    }
-}
-
-/// `deployer status`: what serves now, and whether its rollout is done.
-pub(crate) async fn status(cluster: &Cluster, name: &str, output: &Output) -> Result<Ending, Ending> {
-    let resource = kube::api::ApiResource::erase::<Deployment>(&());
-    let live = cluster.live(&resource, name).await;
-    let live = live.map_err(|error| cluster.ending(&format!("read Deployment {name}"), &error))?;
-    let Some(deployment) = live.as_ref().map(typed).transpose()? else {
-        return Err(Ending::new(Outcome::Failed, no_deployment(cluster, name)));
-    };
-    let target = Target::of(&deployment, deployment.metadata.generation, cluster.now());
-    let cannot_list = |error: kube::Error| cluster.ending("list ReplicaSets, pods and events", &error);
-    let mut seen = cluster.snapshot(deployment).await.map_err(cannot_list)?;
-    let mut assessment = rollout::assess(&target, &seen, cluster.now());
-    if let Some(uid) = assessment.suspect {
-        let events = cluster.events(&uid).await.map_err(cannot_list)?;
-        seen.events = Some((uid, events.into_iter().map(Arc::new).collect()));
-        assessment = rollout::assess(&target, &seen, cluster.now());
-    }
-    let commit = target.commit.as_deref();
-    output.record(|report| {
-        report.commit.clone_from(&target.commit);
-        report.image = target.images.first().cloned();
-    });
-    show_pods(&seen, assessment.wanted, output);
-    let revision = commit.map_or("a revision without a commit", short);
-    for warning in &assessment.warnings {
-        output.warn(&warning.text);
-    }
-    match &assessment.verdict {
-        rollout::Verdict::Done => Ok(Ending::new(Outcome::Done, format!("{name} {revision} is rolled out"))),
-        rollout::Verdict::Failed(cause) => {
-            failed_status(cluster, name, cause, &seen, output).await;
-            Err(Ending::new(Outcome::Failed, format!("the rollout of {revision} fails: {}", cause.summary)))
-        }
-        _ => Err(Ending::new(
-            Outcome::Unfinished,
-            format!("the rollout of {revision} is going on: {}", how_it_goes(&assessment)),
-        )),
-    }
-}
-
-async fn failed_status(cluster: &Cluster, name: &str, cause: &Cause, seen: &Snapshot, output: &Output) {
-    diagnosis::diagnose(cluster, name, cause, seen, output).await;
-    output.record(|report| report.commands.push(("undo", cluster.deployer("rollback", name))));
 }

@@ -31,7 +31,9 @@ mod proof;
 mod revision;
 mod rollback;
 mod rollout;
+mod status;
 mod template;
+mod verdict;
 mod watch;
 
 /// What every command's help ends with.
@@ -175,19 +177,26 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn run(command: &Command) -> u8 {
-    let (place, name) = match command {
-        Command::Render(build) => return render(build),
-        Command::Deploy(deploy) => (&deploy.place, None),
-        Command::Status(named) | Command::Rollback { named, .. } => (&named.place, Some(named.name.clone())),
-    };
+    match command {
+        Command::Render(build) => render(build),
+        Command::Deploy(asked) => conclude(&asked.place, async |output| deploy(asked, output).await),
+        Command::Status(named) => conclude(&named.place, async |output| {
+            let cluster = connect(&named.place, named.place.namespace.as_deref(), &named.name, output).await?;
+            status::status(&cluster, &named.name, output).await
+        }),
+        Command::Rollback { named, timeout } => conclude(&named.place, async |output| {
+            let cluster = connect(&named.place, named.place.namespace.as_deref(), &named.name, output).await?;
+            rollback::roll_back(&cluster, &named.name, *timeout, output).await
+        }),
+    }
+}
+
+/// Does the work until it ends or a signal ends it, and turns either into the verdict and the exit code.
+fn conclude(place: &Place, work: impl AsyncFnOnce(&Output) -> Result<Ending, Ending>) -> u8 {
     let output = Output::new(place.output);
-    output.record(|report| {
-        report.namespace.clone_from(&place.namespace);
-        report.deployment = name;
-    });
     let ending = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            let ending = runtime.block_on(until_signalled(command, &output));
+            let ending = runtime.block_on(until_signalled(work(&output), &output));
             runtime.shutdown_background(); // a name that is still being looked up holds nobody back
             ending
         }
@@ -196,51 +205,38 @@ fn run(command: &Command) -> u8 {
     output.finish(&ending)
 }
 
-async fn until_signalled(command: &Command, output: &Output) -> Ending {
+async fn until_signalled(work: impl Future<Output = Result<Ending, Ending>>, output: &Output) -> Ending {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return Ending::new(Outcome::Invalid, "cannot listen for signals");
     };
     tokio::select! {
-        ending = act(command, output) => ending.unwrap_or_else(|ending| ending),
+        ending = work => ending.unwrap_or_else(|ending| ending),
         _ = interrupt.recv() => interrupted(Outcome::Interrupted, "SIGINT", output),
         _ = terminate.recv() => interrupted(Outcome::Terminated, "SIGTERM", output),
     }
 }
 
-async fn act(command: &Command, output: &Output) -> Result<Ending, Ending> {
-    match command {
-        Command::Render(_) => Err(Ending::new(Outcome::Invalid, "rendering asks no cluster")),
-        Command::Deploy(asked) => {
-            let request = deploy::Request {
-                image: asked.build.image.clone(),
-                commit: asked.build.commit.clone(),
-                template: asked.build.template.clone(),
-                timeout: asked.timeout,
-                rollback: asked.rollback,
-                dry_run: asked.dry_run,
-                ignore_order: asked.ignore_order,
-            };
-            output.record(|report| {
-                report.commit = Some(request.commit.as_str().to_owned());
-                report.image = Some(request.image.as_str().to_owned());
-            });
-            let documents = deploy::read(&request, asked.place.namespace.as_deref());
-            let documents = documents.map_err(|error| Ending::invalid(&error))?;
-            let namespace = asked.place.namespace.as_deref().or(documents.namespace());
-            let name = documents.deployment.name().to_owned();
-            let cluster = connect(&asked.place, namespace, &name, output).await?;
-            Box::pin(deploy::deploy(&cluster, &request, documents, output)).await
-        }
-        Command::Status(named) => {
-            let cluster = connect(&named.place, named.place.namespace.as_deref(), &named.name, output).await?;
-            deploy::status(&cluster, &named.name, output).await
-        }
-        Command::Rollback { named, timeout } => {
-            let cluster = connect(&named.place, named.place.namespace.as_deref(), &named.name, output).await?;
-            deploy::roll_back(&cluster, &named.name, *timeout, output).await
-        }
-    }
+async fn deploy(asked: &Deploy, output: &Output) -> Result<Ending, Ending> {
+    let request = deploy::Request {
+        image: asked.build.image.clone(),
+        commit: asked.build.commit.clone(),
+        template: asked.build.template.clone(),
+        timeout: asked.timeout,
+        rollback: asked.rollback,
+        dry_run: asked.dry_run,
+        ignore_order: asked.ignore_order,
+    };
+    let place = &asked.place;
+    output.record(|report| {
+        report.commit = Some(request.commit.as_str().to_owned());
+        report.image = Some(request.image.as_str().to_owned());
+        report.namespace.clone_from(&place.namespace);
+    });
+    let documents = deploy::read(&request, place.namespace.as_deref()).map_err(|error| Ending::invalid(&error))?;
+    let namespace = place.namespace.as_deref().or(documents.namespace());
+    let cluster = connect(place, namespace, documents.deployment.name(), output).await?;
+    Box::pin(deploy::deploy(&cluster, &request, documents, output)).await
 }
 
 async fn connect(place: &Place, namespace: Option<&str>, name: &str, output: &Output) -> Result<Cluster, Ending> {
