@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::Bed;
 use crate::control_plane::ControlPlane;
-use crate::node::{Life, NOT_READY};
+use crate::node::{Life, REGISTRY_DOWN};
 use crate::scene::Scene;
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
@@ -58,10 +58,9 @@ async fn interrupted(plane: &'static ControlPlane) {
     let scene = Scene::with_old(plane).await;
     let (new, newer) = (&scene.commits.new, &scene.commits.newer);
     for (signal, code, commit) in [("-INT", 130, new), ("-TERM", 143, newer)] {
-        scene.kubelet.let_pods_of(commit, Life::of(&NOT_READY)).await;
+        scene.kubelet.let_pods_of(commit, Life::of(&REGISTRY_DOWN)).await;
         let running = scene.start(commit, &[]);
-        scene.first_pod_of(commit).await;
-        running.said("pods to replace").await;
+        running.said("connection refused").await;
         running.signal(signal);
         let run = running.end().await;
         run.ends_with(code, &["goes on by itself"]);
