@@ -263,7 +263,7 @@ impl Cluster {
         rejected(match error {
             Error::Api(status) if status.code == 404 && !is_of_namespace(status) => {
                 format!(
-                    "the API server knows no {kind} of {version}, and the template has one, {name}: kubectl api-resources"
+                    "the API server knows no {kind} of {version} in a namespace, and the template has one, {name}: kubectl api-resources"
                 )
             }
             error => format!("the dry run of {kind} {name} was refused: {}", self.explain(error)),
