@@ -304,6 +304,8 @@ const CASES: &[Case] = &[
         change: |scene| scene.old_pod(None) },
     Case { what: "an old pod within its grace", now: SOON, verdict: "serving", warns: "",
         change: |scene| { scene.old_pod(Some("2026-11-23T08:37:20Z")); scene.not_ready(1); scene.sets[0]["status"]["availableReplicas"] = 1.into(); } },
+    Case { what: "an old pod just beyond its grace", now: "2026-11-23T08:37:49Z", verdict: "serving", warns: "",
+        change: |scene| { scene.old_pod(Some("2026-11-23T08:37:20Z")); scene.not_ready(1); scene.sets[0]["status"]["availableReplicas"] = 1.into(); } },
     Case { what: "an old pod beyond its grace that serves nobody", now: LATER, verdict: "done", warns: "old pod old-0 on node-a should be gone since 08:37:20Z",
         change: |scene| { scene.old_pod(Some("2026-11-23T08:37:20Z")); scene.not_ready(1); scene.sets[0]["status"]["availableReplicas"] = 1.into(); } },
     Case { what: "an old pod beyond its grace that serves", now: LATER, verdict: "serving", warns: "",
