@@ -108,7 +108,7 @@ async fn timeout(plane: Plane) {
     let (old, new) = (&scene.commits.old, &scene.commits.new);
     scene.edit("progressDeadlineSeconds: 90", "progressDeadlineSeconds: 5");
     scene.kubelet.let_pods_of(old, Life::of(&HEALTHY).never_ends()).await;
-    let run = scene.deploy_with(new, &["--timeout", "12s"]).await;
+    let run = scene.deploy_with(new, &["--timeout", "20s"]).await;
     run.ends_with(70, &["goes on by itself"]);
     assert!(run.stderr.contains("deployer status"), "it should say how to look: {run}");
     assert!(run.json["serving_after_s"].is_number(), "{run}");

@@ -172,11 +172,6 @@ impl Life {
         }
     }
 
-    /// Nothing is said of the pods; the test does.
-    pub(crate) fn unsaid() -> Self {
-        Self { steps: Vec::new(), ..Self::of(&HEALTHY) }
-    }
-
     /// And so many seconds later, something else.
     pub(crate) fn then(mut self, seconds: u64, observation: &Observation) -> Self {
         self.steps.push((Duration::from_secs(seconds), observation.clone()));

@@ -242,10 +242,20 @@ impl Scene {
 
     /// The first pod of `commit`, as soon as there is one that has a node.
     pub(crate) async fn first_pod_of(&self, commit: &str) -> Pod {
-        let found = Mutex::new(None);
         let has_node = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-        self.until("a pod has a node", async || {
-            let pod = self.pods_of(commit).await.into_iter().find(has_node);
+        self.first_pod(commit, "has a node", has_node).await
+    }
+
+    /// The first pod of `commit` whose kubelet has said something of it.
+    pub(crate) async fn first_started_pod_of(&self, commit: &str) -> Pod {
+        let has_address = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some());
+        self.first_pod(commit, "has an address", has_address).await
+    }
+
+    async fn first_pod(&self, commit: &str, what: &str, condition: impl Fn(&Pod) -> bool) -> Pod {
+        let found = Mutex::new(None);
+        self.until(&format!("a pod {what}"), async || {
+            let pod = self.pods_of(commit).await.into_iter().find(&condition);
             let is_there = pod.is_some();
             *found.lock().expect("no panic holds it") = pod;
             is_there
