@@ -283,7 +283,7 @@ load_balancer() { # load_balancer NODEPORT HEALTHCHECKNODEPORT
   cat >"$RUN/haproxy.cfg" <<X
 defaults
   mode tcp
-  timeout connect 2s
+  timeout connect 10s
   retries 0
   timeout client 60s
   timeout server 60s

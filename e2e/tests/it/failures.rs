@@ -36,7 +36,7 @@ fn fails_as(name: &str, words: &[&str], manifest: &Manifest, image: impl FnOnce(
         let visitors = Visitors::to(namespace.node_port("node-a"));
         let outcome = namespace.deploy_image(road, manifest, commit, &image(commit), &["--rollback"]);
         let tally = visitors.leave();
-        assert_eq!(tally.failed(), 0, "{tally:?}");
+        tally.expect_no_failure();
         assert_eq!(tally.answers.keys().collect::<Vec<_>>(), [&road.commits[0]]);
         outcome
     });

@@ -30,7 +30,7 @@ pub(crate) fn road() -> &'static Road {
 /// What is wrong with an image.
 #[derive(Clone, Copy)]
 pub(crate) enum Flaw {
-    /// The host cannot start what is in it.
+    /// Its component is cut off in the middle, so that it cannot be started.
     EndsAtStart,
     /// It serves, but no /healthz.
     NeverReady,
@@ -69,7 +69,7 @@ pub(crate) fn image(commit: &str) -> String {
 /// An image of a commit with something wrong in it, in a repository of its own.
 pub(crate) fn flawed_image(commit: &str, flaw: Flaw) -> String {
     let (name, component, routes) = match flaw {
-        Flaw::EndsAtStart => ("ends-at-start", b"not a component".to_vec(), "/..."),
+        Flaw::EndsAtStart => ("ends-at-start", component()[..50_000].to_vec(), "/..."),
         Flaw::NeverReady => ("never-ready", stamp(&component(), commit), "/elsewhere/..."),
     };
     let image = format!("{}:{}", repository(name), &commit[..12]);

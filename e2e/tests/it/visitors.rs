@@ -37,8 +37,8 @@ pub(crate) struct Tally {
     /// Kept connections that were closed before an answer began, so that the request was sent once more
     /// (RFC 9110 9.2.2). The second time counts as an answer or a failure.
     pub(crate) retried: usize,
-    /// Failures by what the visitor saw.
-    pub(crate) failures: BTreeMap<String, usize>,
+    /// When each came, and what the visitor saw.
+    pub(crate) failures: Vec<String>,
     pub(crate) slowest: Duration,
     pub(crate) lasted: Duration,
 }
@@ -68,9 +68,7 @@ impl Visitors {
             for (commit, answers) in tally.answers {
                 *total.answers.entry(commit).or_default() += answers;
             }
-            for (failure, times) in tally.failures {
-                *total.failures.entry(failure).or_default() += times;
-            }
+            total.failures.extend(tally.failures);
             total.retried += tally.retried;
             total.slowest = total.slowest.max(tally.slowest);
         }
@@ -79,12 +77,19 @@ impl Visitors {
 }
 
 impl Tally {
-    pub(crate) fn failed(&self) -> usize {
-        self.failures.values().sum()
+    /// Panics with the failures unless there is none.
+    pub(crate) fn expect_no_failure(&self) {
+        assert!(
+            self.failures.is_empty(),
+            "{} of {} requests failed:\n{}",
+            self.failures.len(),
+            self.requests(),
+            self.failures.join("\n")
+        );
     }
 
     pub(crate) fn requests(&self) -> usize {
-        self.answers.values().sum::<usize>() + self.failed()
+        self.answers.values().sum::<usize>() + self.failures.len()
     }
 }
 
@@ -106,7 +111,7 @@ fn enter_namespace() -> io::Result<()> {
 fn visit(server: SocketAddr, first: Instant, keep: bool, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     if let Err(error) = enter_namespace() {
-        tally.failures.insert(format!("{NAMESPACE}: {error}"), 1);
+        tally.failures.push(format!("{NAMESPACE}: {error}"));
         return tally;
     }
     let mut kept = None;
@@ -116,7 +121,14 @@ fn visit(server: SocketAddr, first: Instant, keep: bool, stop: &AtomicBool) -> T
         let started = Instant::now();
         match request(server, keep, &mut kept, &mut tally.retried) {
             Ok(commit) => *tally.answers.entry(commit).or_default() += 1,
-            Err(error) => *tally.failures.entry(error.to_string()).or_default() += 1,
+            Err(error) => {
+                let (since, took) = (started - first, started.elapsed());
+                tally.failures.push(format!(
+                    "{:6.1} s  {error} after {:.3} s",
+                    since.as_secs_f32(),
+                    took.as_secs_f32()
+                ));
+            }
         }
         tally.slowest = tally.slowest.max(started.elapsed());
         // A visitor who was kept waiting does not hurry afterwards.
