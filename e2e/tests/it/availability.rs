@@ -37,7 +37,7 @@ fn change_nodes(name: &str, pre_stop: u32) -> Tally {
     };
     namespace.deploy(road, &on("node-a"), &road.commits[0], &[]).expect(0);
     let balancer = namespace.balance(SHORT_INTERVAL);
-    let visitors = Visitors::to(balancer.address);
+    let visitors = Visitors::many(balancer.address);
     namespace.deploy(road, &on("node-b"), &road.commits[1], &[]).expect(0);
     let tally = visitors.leave();
     assert!(tally.answers.contains_key(&road.commits[1]), "the new pod had no visitor");
@@ -64,7 +64,7 @@ pub(crate) fn no_visitor_is_lost_during_rolling_updates() {
     let balancer = namespace.balance("10s");
     for update in 1..=updates {
         let (old, new) = (&road.commits[(update - 1) % road.commits.len()], &road.commits[update % road.commits.len()]);
-        let visitors = Visitors::to(balancer.address);
+        let visitors = Visitors::many(balancer.address);
         // There are fewer commits than a soak has updates; going back to the first is no mistake here.
         let outcome = namespace.deploy(road, &Manifest::shipped(), new, &["--ignore-order"]).expect(0);
         let tally = visitors.leave();

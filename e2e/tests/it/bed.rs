@@ -135,7 +135,8 @@ impl Namespace {
         image: &str,
         flags: &[&str],
     ) -> Outcome {
-        let template = manifest.write(road.clone.path());
+        let template = self.kubeconfig.with_extension("yaml.tmp");
+        manifest.write(&template);
         let template = template.to_str().expect("the path is UTF-8");
         let arguments = ["deploy", "--image", image, "--commit", commit, "--template", template];
         Outcome::of(&mut self.deployer(road, &[&arguments, flags].concat()))

@@ -33,7 +33,7 @@ fn fails_with(name: &str, words: &[&str], manifest: &Manifest) {
 fn fails_as(name: &str, words: &[&str], manifest: &Manifest, image: impl FnOnce(&str) -> String) {
     fails(name, words, |namespace, road| {
         let commit = &road.commits[1];
-        let visitors = Visitors::to(namespace.node_port("node-a"));
+        let visitors = Visitors::few(namespace.node_port("node-a"));
         let outcome = namespace.deploy_image(road, manifest, commit, &image(commit), &["--rollback"]);
         let tally = visitors.leave();
         tally.expect_no_failure();

@@ -1,4 +1,4 @@
-//! What only a real cluster can show. Runs inside `e2e/cluster.sh run`, one test after another: they share the nodes.
+//! What only a real cluster can show. Runs inside `e2e/cluster.sh run`.
 
 mod availability;
 mod bed;
@@ -19,11 +19,13 @@ macro_rules! trials {
     };
 }
 
+/// Tests in namespaces of their own, which mostly wait.
+const SIDE_BY_SIDE: usize = 3;
+
 fn main() {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    let trials = trials![
-        bed_itself::nothing_is_left_of_a_cluster_that_is_ended,
+    let arguments = Arguments::from_args();
+    let at_a_time = |tests| Arguments { test_threads: Some(tests), ..arguments.clone() };
+    let side_by_side = trials![
         rules::the_image_is_small,
         rules::pods_run_without_root_and_cannot_write,
         rules::the_namespace_refuses_what_is_not_restricted,
@@ -44,6 +46,10 @@ fn main() {
         failures::a_missing_runtime_class,
         failures::a_handler_that_the_nodes_do_not_have,
         failures::pods_that_fit_on_no_node,
+    ];
+    // These need the whole cluster, or take a part of it away.
+    let alone = trials![
+        bed_itself::nothing_is_left_of_a_cluster_that_is_ended,
         availability::a_node_port_passes_on_the_visitors_own_address,
         availability::without_pre_stop_visitors_are_lost,
         availability::with_pre_stop_none_is_lost_when_the_only_pod_changes_nodes,
@@ -53,5 +59,8 @@ fn main() {
         outages::a_registry_that_stays_away_fails_the_rollout,
         outages::a_lost_node_does_not_hold_up_a_rollout,
     ];
-    libtest_mimic::run(&arguments, trials).exit();
+    let side_by_side = libtest_mimic::run(&at_a_time(SIDE_BY_SIDE), side_by_side);
+    let alone = libtest_mimic::run(&at_a_time(1), alone);
+    side_by_side.exit_if_failed();
+    alone.exit();
 }

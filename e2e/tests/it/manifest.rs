@@ -1,6 +1,6 @@
 //! The shipped manifest, and what a test changes in it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -64,10 +64,8 @@ impl Manifest {
     }
 
     /// As a template for the deployer.
-    pub(crate) fn write(&self, directory: &Path) -> PathBuf {
-        let path = directory.join("deployment.yaml.tmp");
+    pub(crate) fn write(&self, path: &Path) {
         let documents: Vec<_> = self.0.iter().map(ToString::to_string).collect();
-        std::fs::write(&path, documents.join("\n---\n")).expect("the template can be written");
-        path
+        std::fs::write(path, documents.join("\n---\n")).expect("the template can be written");
     }
 }

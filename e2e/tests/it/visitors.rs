@@ -15,9 +15,7 @@ use serde_json::Value;
 
 /// Where visitors are: a network namespace without a part in the cluster.
 const NAMESPACE: &str = "/run/netns/edge";
-/// Half of the visitors open a connection for each request, the other half keep theirs.
-const VISITORS: u32 = 40;
-/// 240 requests a second altogether.
+/// Six requests a second from each.
 const BETWEEN_REQUESTS: Duration = Duration::from_micros(166_666);
 /// How long a visitor waits for an answer, or for a part of it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,15 +42,25 @@ pub(crate) struct Tally {
 }
 
 impl Visitors {
-    /// Sends visitors to `server`.
-    pub(crate) fn to(server: SocketAddr) -> Self {
+    /// 40 visitors, 240 requests a second.
+    pub(crate) fn many(server: SocketAddr) -> Self {
+        Self::to(server, 40)
+    }
+
+    /// 6 visitors, 36 requests a second.
+    pub(crate) fn few(server: SocketAddr) -> Self {
+        Self::to(server, 6)
+    }
+
+    /// Half of the visitors open a connection for each request, the other half keep theirs.
+    fn to(server: SocketAddr, visitors: u32) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let since = Instant::now();
-        let threads = (0..VISITORS)
+        let threads = (0..visitors)
             .map(|number| {
                 let stop = Arc::clone(&stop);
                 // Spread over the time between two requests, so that they do not come all at once.
-                let first = since + BETWEEN_REQUESTS * number / VISITORS;
+                let first = since + BETWEEN_REQUESTS * number / visitors;
                 thread::spawn(move || visit(server, first, number % 2 == 0, &stop))
             })
             .collect();
