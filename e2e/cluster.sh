@@ -27,7 +27,7 @@ declare -A PODS=([node-a]=10.244.1.0/24 [node-b]=10.244.2.0/24)
 # What is called, and the package that brings it. /usr/sbin is not on every user's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 declare -A PACKAGE=([containerd]=containerd [runc]=runc [dockerd]=docker.io [docker]=docker.io [docker-registry]=docker-registry
-  [iptables]=iptables [conntrack]=conntrack [haproxy]=haproxy [ip]=iproute2 [openssl]=openssl [curl]=curl [jq]=jq
+  [iptables]=iptables [conntrack]=conntrack [haproxy]=haproxy [ip]=iproute2 [sysctl]=procps [openssl]=openssl [curl]=curl [jq]=jq
   [cc]=gcc [unshare]=util-linux [/usr/lib/cni/ptp]=containernetworking-plugins)
 
 die() { echo "cluster.sh: $*" >&2; exit 1; }
@@ -99,9 +99,9 @@ await() { # await NAME COMMAND…: until it succeeds, for 60 s at most; then NAM
   local name=$1 deadline=$((SECONDS + 60))
   shift
   until "$@" >/dev/null 2>&1; do
-    if [ $SECONDS -ge $deadline ]; then
+    if [ $SECONDS -ge $deadline ] || ! kill -0 "$(cat "$RUN/$name.pid")" 2>/dev/null; then
       tail -20 "$RUN/$name.log" >&2
-      die "$name did not come up within 60 s; above is the end of its log"
+      die "$name did not come up; above is the end of its log"
     fi
     sleep .1
   done
@@ -324,6 +324,7 @@ cluster() { # inside the namespaces, as their first process: when it ends, the k
   done
   await manager kubectl get serviceaccount default # without it no pod is admitted
   "$@"
+  exit # not back to the file: it may have been edited meanwhile
 }
 
 run() {
@@ -341,7 +342,7 @@ run() {
   # them has ended, however that came about, and so it cannot be a trap of this shell.
   exec 8> >(exec setsid "$SELF" sweep)
   janitor=$!
-  trap 'kill -KILL $cluster 2>/dev/null || true; exec 8>&-; wait $janitor' EXIT
+  trap 'kill -KILL ${cluster:-} 2>/dev/null || true; exec 8>&-; wait $janitor' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
   # In the background, because a shell hears a signal at once only in `wait`. --pdeathsig and --kill-child pass our own death on.
@@ -349,10 +350,10 @@ run() {
     unshare --mount --net --pid --fork --mount-proc --kill-child "$SELF" cluster "$@" <&0 &
   cluster=$!
   wait "$cluster"
-  exit # not back to the file: it may have been edited meanwhile
+  exit # nor here
 }
 
-sweep() { # a process that the kernel has only just ended may still hold its cgroup
+sweep() { # a process that the kernel has only just ended may still hold its cgroup and write
   local deadline=$((SECONDS + 10)) tree
   trap '' INT TERM HUP
   cat >/dev/null
@@ -362,7 +363,10 @@ sweep() { # a process that the kernel has only just ended may still hold its cgr
       sleep .1
     done
   done
-  rm -rf "$RUN"
+  until rm -rf "$RUN" 2>/dev/null; do
+    [ $SECONDS -lt $deadline ] || die "$RUN is still in use and stays"
+    sleep .1
+  done
 }
 
 shell() { run "$SELF" prompt; }
