@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "the macro that exports the handler writes it")]
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, uri::Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, uri::Scheme};
 use spin_sdk::{
     http::{
         Headers, IncomingRequest, Method as SpinMethod, OutgoingBody, OutgoingResponse, ResponseOutparam,
@@ -10,18 +10,15 @@ use spin_sdk::{
     },
     http_component, variables,
 };
+use wasi::io::streams::StreamError;
 
-use crate::{BODY_LIMIT, Settings, respond};
+use crate::{BODY_LIMIT, Settings, refuse, respond};
 
 #[http_component]
 fn handle(request: IncomingRequest, response_out: ResponseOutparam) {
     let response = match http_request(&request) {
         Ok(request) => respond(&request, &settings()),
-        Err(error) => {
-            let mut response = Response::new(format!("the request cannot be read: {error}\n").into());
-            *response.status_mut() = http::StatusCode::BAD_REQUEST;
-            response
-        }
+        Err(reason) => refuse(&reason),
     };
     send(&response, response_out);
 }
@@ -31,7 +28,18 @@ fn settings() -> Result<Settings, String> {
     Settings::parse(&variable("trusted_proxies")?, &variable("trusted_hops")?, &variable("client_address_header")?)
 }
 
-fn http_request(request: &IncomingRequest) -> Result<Request<Vec<u8>>, http::Error> {
+/// # Errors
+/// What of the request cannot be read.
+fn http_request(request: &IncomingRequest) -> Result<Request<Vec<u8>>, String> {
+    // Only a form is ever looked at, and only POST brings one.
+    let body = match request.method() {
+        SpinMethod::Post => body_of(request)?,
+        _ => Vec::new(),
+    };
+    with_body(request, body).map_err(|error| error.to_string())
+}
+
+fn with_body(request: &IncomingRequest, body: Vec<u8>) -> Result<Request<Vec<u8>>, http::Error> {
     let method = match request.method() {
         SpinMethod::Get => Method::GET,
         SpinMethod::Head => Method::HEAD,
@@ -51,8 +59,6 @@ fn http_request(request: &IncomingRequest) -> Result<Request<Vec<u8>>, http::Err
             _ => Scheme::HTTP,
         });
     }
-    // Only a form is ever looked at, and only POST brings one.
-    let body = if method == Method::POST { body_of(request) } else { Vec::new() };
     let mut converted = Request::new(body);
     *converted.method_mut() = method;
     *converted.uri_mut() = uri.build()?;
@@ -65,19 +71,24 @@ fn http_request(request: &IncomingRequest) -> Result<Request<Vec<u8>>, http::Err
     Ok(converted)
 }
 
-/// The body up to one byte beyond the limit; of one that breaks off, what arrived.
-fn body_of(request: &IncomingRequest) -> Vec<u8> {
+/// The body up to one byte beyond the limit.
+///
+/// # Errors
+/// When it breaks off before its end, or is not framed as HTTP wants it.
+fn body_of(request: &IncomingRequest) -> Result<Vec<u8>, String> {
     let mut read = Vec::new();
-    if let Ok(body) = request.consume()
-        && let Ok(stream) = body.stream()
-    {
-        while read.len() <= BODY_LIMIT
-            && let Ok(chunk) = stream.blocking_read((BODY_LIMIT + 1 - read.len()) as u64)
-        {
-            read.extend(chunk);
+    let body = request.consume().expect("the body is taken once");
+    let stream = body.stream().expect("the stream is taken once");
+    while read.len() <= BODY_LIMIT {
+        match stream.blocking_read((BODY_LIMIT + 1 - read.len()) as u64) {
+            Ok(chunk) => read.extend(chunk),
+            Err(StreamError::Closed) => break,
+            Err(StreamError::LastOperationFailed(error)) => {
+                return Err(format!("its body breaks off: {}", error.to_debug_string()));
+            }
         }
     }
-    read
+    Ok(read)
 }
 
 /// Hands the answer over whole where it fits, before it is set: the server then never waits for a
@@ -87,7 +98,9 @@ fn send(response: &Response<Vec<u8>>, response_out: ResponseOutparam) {
         response.headers().iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
     let headers = Headers::from_list(&headers).expect("what http accepts as a header, WASI accepts");
     let outgoing = OutgoingResponse::new(headers);
-    outgoing.set_status_code(response.status().as_u16()).expect("every status here is a valid one");
+    if response.status() != StatusCode::OK {
+        outgoing.set_status_code(response.status().as_u16()).expect("every status here is a valid one");
+    }
     if response.body().is_empty() {
         // Without a body, Content-Length stays what it would be with one, as HEAD wants it.
         return response_out.set(outgoing);

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -13,7 +13,12 @@ use crate::{
 };
 
 /// The headers that are named as ignored when nobody may be believed.
-const FORWARDING_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "cf-connecting-ip"];
+static FORWARDING_HEADERS: [HeaderName; 4] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("cf-connecting-ip"),
+];
 
 /// The visitor's address and why it is that one.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -71,11 +76,11 @@ fn ignoring(peer: IpAddr, headers: &HeaderMap, configured: &ForwardingHeader, wh
     let mut explanation = "This is the address that the connection came from.".to_owned();
     let configured = configured.name();
     let ignored: Vec<_> = FORWARDING_HEADERS
-        .into_iter()
-        .filter(|name| *name != configured.as_str())
-        .chain([configured.as_str()])
+        .iter()
+        .filter(|name| **name != configured)
+        .chain([&configured])
         .filter(|name| headers.contains_key(*name))
-        .map(title_case)
+        .map(|name| title_case(name.as_str()))
         .collect();
     if let Some((last, others)) = ignored.split_last() {
         let (others, verb) = match others {

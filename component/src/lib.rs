@@ -19,5 +19,5 @@ mod routes;
 mod settings;
 mod text;
 
-pub use routes::{BODY_LIMIT, respond};
+pub use routes::{BODY_LIMIT, refuse, respond};
 pub use settings::Settings;

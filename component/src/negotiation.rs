@@ -46,9 +46,13 @@ impl Format {
 /// The acceptable format of the greatest weight, or `None` where the header excludes all three.
 /// An absent or malformed header accepts everything.
 pub(crate) fn negotiate(headers: &HeaderMap) -> Option<Format> {
-    let ranges: Option<Vec<_>> =
-        headers.get_all(header::ACCEPT).iter().map(|line| line.to_str().ok().and_then(media_ranges)).collect();
-    let ranges = ranges.unwrap_or_default().concat();
+    let mut ranges = Vec::new();
+    for line in headers.get_all(header::ACCEPT) {
+        let read = line.to_str().ok().and_then(|line| media_ranges(line, &mut ranges));
+        if read.is_none() {
+            return Some(Format::Text);
+        }
+    }
     if ranges.is_empty() {
         return Some(Format::Text);
     }
@@ -100,14 +104,13 @@ fn weight(format: Format, ranges: &[MediaRange]) -> u16 {
     best.map_or(0, |(_, weight)| weight)
 }
 
-/// The elements of one Accept line, or `None` where it is malformed.
-fn media_ranges(line: &str) -> Option<Vec<MediaRange<'_>>> {
+/// Appends the elements of one Accept line, or says `None` where it is malformed.
+fn media_ranges<'a>(line: &'a str, ranges: &mut Vec<MediaRange<'a>>) -> Option<()> {
     let mut cursor = Cursor::new(line);
-    let mut ranges = Vec::new();
     loop {
         cursor.skip_whitespace();
         if cursor.is_at_end() {
-            return Some(ranges);
+            return Some(());
         }
         if cursor.eat(',') {
             continue;

@@ -6,7 +6,7 @@ use std::{
     ptr,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use serde::{Serialize, Serializer};
 
 use crate::{
@@ -74,7 +74,8 @@ impl<'a> Report<'a> {
             ip: address.ip.map(|ip| ip.to_string()),
             address,
             request: RequestLine {
-                method: request.method().as_str(),
+                // HEAD asks for what GET would be answered, its length included (RFC 9110, section 9.3.2).
+                method: if request.method() == Method::HEAD { "GET" } else { request.method().as_str() },
                 path: uri.path(),
                 query: uri.query(),
                 scheme: uri.scheme_str(),
@@ -101,6 +102,8 @@ impl<'a> Report<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Headers<'a>(pub(crate) &'a HeaderMap);
 
+static SPIN_CLIENT_ADDR: HeaderName = HeaderName::from_static("spin-client-addr");
+
 /// What Spin appends to every request. A visitor may have sent the same names: the last of each is
 /// Spin's, and what stands before it is theirs.
 const APPENDED_BY_SPIN: [&str; 7] = [
@@ -116,7 +119,7 @@ const APPENDED_BY_SPIN: [&str; 7] = [
 impl<'a> Headers<'a> {
     /// The address at the other end of the connection.
     pub(crate) fn peer(self) -> Option<IpAddr> {
-        let peer: SocketAddr = self.last("spin-client-addr")?.to_str().ok()?.parse().ok()?;
+        let peer: SocketAddr = self.last(&SPIN_CLIENT_ADDR)?.to_str().ok()?.parse().ok()?;
         Some(peer.ip())
     }
 
@@ -131,12 +134,12 @@ impl<'a> Headers<'a> {
             .iter()
             .filter(move |(name, value)| {
                 !(APPENDED_BY_SPIN.contains(&name.as_str())
-                    && self.last(name.as_str()).is_some_and(|last| ptr::eq(last, *value)))
+                    && self.last(name).is_some_and(|last| ptr::eq(last, *value)))
             })
             .map(|(name, value)| (name.as_str(), value_text(value)))
     }
 
-    fn last(self, name: &str) -> Option<&'a HeaderValue> {
+    fn last(self, name: &HeaderName) -> Option<&'a HeaderValue> {
         self.0.get_all(name).iter().next_back()
     }
 }

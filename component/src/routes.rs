@@ -62,7 +62,7 @@ impl Route {
 /// Of a body longer than [`BODY_LIMIT`], the first byte beyond is enough to tell.
 #[must_use]
 pub fn respond(request: &Request<Vec<u8>>, settings: &Result<Settings, String>) -> Response<Vec<u8>> {
-    let mut response = match Route::of(request.uri().path()) {
+    let response = match Route::of(request.uri().path()) {
         Some(route) => {
             let mut response = route_response(route, request, settings).unwrap_or_else(|error| error);
             if route.is_negotiated() {
@@ -79,14 +79,26 @@ pub fn respond(request: &Request<Vec<u8>>, settings: &Result<Settings, String>) 
             ),
         ),
     };
+    let mut response = finish(response);
+    if request.method() == Method::HEAD {
+        response.body_mut().clear();
+    }
+    response
+}
+
+/// Answers a request that could not be read, or whose body broke off.
+#[must_use]
+pub fn refuse(reason: &str) -> Response<Vec<u8>> {
+    finish(error(StatusCode::BAD_REQUEST, &format!("the request cannot be read: {reason}")))
+}
+
+/// What every answer carries.
+fn finish(mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
     set(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(&mut response, header::CACHE_CONTROL, "no-store");
     if response.status() != StatusCode::NO_CONTENT {
         let length = response.body().len().into();
         response.headers_mut().insert(header::CONTENT_LENGTH, length);
-    }
-    if request.method() == Method::HEAD {
-        response.body_mut().clear();
     }
     response
 }
@@ -135,7 +147,9 @@ fn route_response(
         (Route::Healthz, _) => plain("ok\n".into()),
         (Route::UserAgent, _) => {
             let browser = headers.value(header::USER_AGENT).unwrap_or_default();
-            plain(format!("{}\n", Visible(&browser)))
+            let mut text = String::new();
+            text::line(&mut text, &browser);
+            plain(text)
         }
         (Route::Headers, _) => match requested_format(request)? {
             Format::Text => plain(text::headers(headers)),
@@ -186,6 +200,8 @@ fn requested_format(request: &Request<Vec<u8>>) -> Result<Format, Response<Vec<u
 
 fn answer(content_type: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
     let mut response = Response::new(body);
+    // As many as an answer has at most, so that the map never grows.
+    response.headers_mut().reserve(8);
     set(&mut response, header::CONTENT_TYPE, content_type);
     response
 }

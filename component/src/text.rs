@@ -11,6 +11,10 @@ pub(crate) struct Visible<'a>(pub(crate) &'a str);
 impl fmt::Display for Visible<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         let mut rest = self.0;
+        // Nearly everything is plain ASCII, which is told byte by byte.
+        if rest.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return formatter.write_str(rest);
+        }
         while let Some((position, character)) = rest.char_indices().find(|(_, c)| is_invisible(*c)) {
             formatter.write_str(&rest[..position])?;
             write!(formatter, "\\u{:04x}", u32::from(character))?;
@@ -33,9 +37,12 @@ pub(crate) const ABSENT: &str = "none";
 pub(crate) fn report(report: &Report) -> String {
     let mut text = String::with_capacity(256);
     for (label, value) in report.fields() {
-        let _ = writeln!(text, "{label:<8} {}", Visible(value.unwrap_or(ABSENT)));
+        text.push_str(label);
+        text.extend(std::iter::repeat_n(' ', 9 - label.len()));
+        line(&mut text, value.unwrap_or(ABSENT));
     }
-    let _ = writeln!(text, "\n{}", Visible(&report.address.explanation));
+    text.push('\n');
+    line(&mut text, &report.address.explanation);
     text
 }
 
@@ -43,9 +50,16 @@ pub(crate) fn report(report: &Report) -> String {
 pub(crate) fn headers(headers: Headers) -> String {
     let mut text = String::with_capacity(256);
     for (name, value) in headers.of_visitor() {
-        let _ = writeln!(text, "{name}: {}", Visible(&value));
+        text.push_str(name);
+        text.push_str(": ");
+        line(&mut text, &value);
     }
     text
+}
+
+/// One value on one line.
+pub(crate) fn line(text: &mut String, value: &str) {
+    let _ = writeln!(text, "{}", Visible(value));
 }
 
 #[cfg(test)]

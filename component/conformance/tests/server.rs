@@ -25,7 +25,11 @@ impl Bed {
     pub(crate) fn from_environment() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let base_url = variable("BASE_URL");
-        let command = variable("SERVER").or_else(|| base_url.is_none().then(default_command));
+        let command = variable("SERVER");
+        if base_url.is_none() && command.is_none() {
+            eprintln!("conformance: set BASE_URL or SERVER; `make conformance` starts the project's own host");
+            std::process::exit(2);
+        }
         Self { base_url, command, servers: Mutex::default() }
     }
 
@@ -158,12 +162,5 @@ impl Start {
 }
 
 fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is a member of the workspace")
-}
-
-/// The host as `cargo build --release -p request-info-host` leaves it, beside the profile this suite was built in.
-fn default_command() -> String {
-    let suite = std::env::current_exe().expect("the suite is a file");
-    let target = suite.ancestors().nth(3).expect("it is TARGET/PROFILE/deps/SUITE");
-    format!("'{}'", target.join("release/request-info-host").display())
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the crate is a member of the workspace")
 }

@@ -2,7 +2,7 @@
 //!
 //! - `BASE_URL=http://HOST:PORT`: asks the server that runs there with default settings, and starts nothing.
 //! - `SERVER=COMMAND`: starts COMMAND in the workspace's directory, once for each configuration, with `SPIN_HTTP_LISTEN_ADDR` and
-//!   `SPIN_VARIABLE_*` set, and waits for its line `Serving http://ADDRESS`: `spin up`, or by default the project's own host.
+//!   `SPIN_VARIABLE_*` set, and waits for its line `Serving http://ADDRESS`: `spin up`, or the project's own host.
 
 mod address;
 mod client;
