@@ -192,7 +192,9 @@ pause_image() { # the pod sandbox's image, made here because no public registry 
   docker save -o "$RUN/pause.tar" localhost/pause:1
 }
 
-cgroups() { # the nodes' own, in every hierarchy of cgroup v1 or in the one tree of v2
+# The nodes' own, in every hierarchy of cgroup v1 or in the one tree of v2. All pods together count as much as eight
+# other processes, or a busy machine would give them next to nothing.
+cgroups() {
   local name tree file controller
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     mkdir -p "/sys/fs/cgroup/$CGROUP/"{node-a,node-b}
@@ -202,11 +204,13 @@ cgroups() { # the nodes' own, in every hierarchy of cgroup v1 or in the one tree
           die "controller $controller cannot be passed on in $tree: use a virtual machine, or a container with --cgroupns=host"
       done
     done
+    echo 800 >"/sys/fs/cgroup/$CGROUP/cpu.weight"
     return
   fi
   for tree in /sys/fs/cgroup/*/; do
     [ -e "$tree/cgroup.procs" ] || continue
     mkdir -p "$tree/$CGROUP/"{node-a,node-b}
+    [ ! -e "$tree/cpu.shares" ] || echo 8192 >"$tree/$CGROUP/cpu.shares"
     for file in cpuset.cpus cpuset.mems; do # v1 leaves these empty in a new group, and nothing starts in it then
       [ -e "$tree/$file" ] || continue
       for name in "$CGROUP" "$CGROUP/node-a" "$CGROUP/node-b"; do cat "$tree/$file" >"$tree/$name/$file"; done

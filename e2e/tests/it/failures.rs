@@ -63,13 +63,13 @@ pub(crate) fn a_component_that_ends_at_start() {
 
 pub(crate) fn a_component_that_never_gets_ready() {
     let image = |commit: &str| flawed_image(commit, Flaw::NeverReady);
-    fails_as("never-ready", &["404"], &Manifest::quick(), image);
+    fails_as("never-ready", &["404"], &Manifest::quick().impatient(), image);
 }
 
 pub(crate) fn a_misconfigured_variable() {
     let variable = json!({"name": "SPIN_VARIABLE_TRUSTED_PROXIES", "value": "nonsense"});
     let words = ["trusted_proxies has \"nonsense\", which is neither an IP address nor a CIDR block"];
-    fails_with("misconfigured", &words, &Manifest::quick().with_environment(variable));
+    fails_with("misconfigured", &words, &Manifest::quick().impatient().with_environment(variable));
 }
 
 pub(crate) fn a_missing_config_map() {
@@ -81,6 +81,7 @@ pub(crate) fn a_missing_config_map() {
 
 pub(crate) fn a_missing_secret() {
     let manifest = Manifest::quick()
+        .impatient()
         .with("/spec/template/spec/volumes", json!([{"name": "secret", "secret": {"secretName": "absent"}}]))
         .with_container("/volumeMounts", json!([{"name": "secret", "mountPath": "/secret"}]));
     fails_with("no-secret", &["secret \"absent\" not found"], &manifest);
@@ -99,9 +100,8 @@ pub(crate) fn a_handler_that_the_nodes_do_not_have() {
 }
 
 pub(crate) fn pods_that_fit_on_no_node() {
-    let manifest = Manifest::quick()
-        .with("/spec/progressDeadlineSeconds", json!(100))
-        .with("/spec/template/spec/nodeSelector", json!({"kubernetes.io/hostname": "node-c"}));
+    let manifest =
+        Manifest::quick().with("/spec/template/spec/nodeSelector", json!({"kubernetes.io/hostname": "node-c"}));
     fails_with("no-room", &["didn't match Pod's node affinity/selector"], &manifest);
 }
 

@@ -20,13 +20,17 @@ impl Manifest {
     }
 
     /// The shipped one with shorter times, for tests in which their arithmetic is not the matter: old pods are given
-    /// 2 s, new ones are believed after 1 s and given up after 20 s.
+    /// 2 s, and new ones are believed after 1 s.
     pub(crate) fn quick() -> Self {
         Self::shipped()
             .with("/spec/minReadySeconds", json!(1))
-            .with("/spec/progressDeadlineSeconds", json!(20))
             .with("/spec/template/spec/terminationGracePeriodSeconds", json!(4))
             .pre_stop(2)
+    }
+
+    /// The same, but a new pod is given up after 20 s.
+    pub(crate) fn impatient(self) -> Self {
+        self.with("/spec/progressDeadlineSeconds", json!(20))
     }
 
     pub(crate) fn pre_stop(self, seconds: u32) -> Self {

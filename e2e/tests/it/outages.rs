@@ -24,17 +24,17 @@ fn in_mid_rollout(namespace: &Namespace, road: &Road, manifest: &Manifest, meanw
     })
 }
 
-/// As the quick one, but patient: what is away comes back in time.
-fn patient() -> Manifest {
-    Manifest::quick().with("/spec/progressDeadlineSeconds", json!(120)).with("/spec/minReadySeconds", json!(3))
+/// Slow enough for something to happen in the middle of it.
+fn slow() -> Manifest {
+    Manifest::quick().with("/spec/minReadySeconds", json!(3))
 }
 
 pub(crate) fn a_rollout_goes_on_when_the_api_server_was_away() {
     let road = road();
     let namespace = Namespace::create("no-api-server");
-    namespace.deploy(road, &patient(), &road.commits[0], &[]).expect(0);
+    namespace.deploy(road, &slow(), &road.commits[0], &[]).expect(0);
     let began = Instant::now();
-    let outcome = in_mid_rollout(&namespace, road, &patient(), || {
+    let outcome = in_mid_rollout(&namespace, road, &slow(), || {
         stop("apiserver");
         thread::sleep(Duration::from_secs(10));
         restart("apiserver");
@@ -51,10 +51,10 @@ fn always_pulled(manifest: Manifest) -> Manifest {
 pub(crate) fn a_rollout_goes_on_when_the_registry_comes_back() {
     let road = road();
     let namespace = Namespace::create("registry-back");
-    namespace.deploy(road, &patient(), &road.commits[0], &[]).expect(0);
+    namespace.deploy(road, &slow(), &road.commits[0], &[]).expect(0);
     stop("registry");
     let outcome = thread::scope(|scope| {
-        let deploy = scope.spawn(|| namespace.deploy(road, &always_pulled(patient()), &road.commits[1], &[]));
+        let deploy = scope.spawn(|| namespace.deploy(road, &always_pulled(slow()), &road.commits[1], &[]));
         await_true("a pull fails", Duration::from_mins(1), || {
             let pods = namespace.pods();
             let mut reasons =
@@ -72,7 +72,8 @@ pub(crate) fn a_registry_that_stays_away_fails_the_rollout() {
     let namespace = Namespace::create("registry-away");
     namespace.deploy(road, &Manifest::quick(), &road.commits[0], &[]).expect(0);
     stop("registry");
-    let outcome = namespace.deploy(road, &always_pulled(Manifest::quick()), &road.commits[1], &["--rollback"]);
+    let outcome =
+        namespace.deploy(road, &always_pulled(Manifest::quick().impatient()), &road.commits[1], &["--rollback"]);
     restart("registry");
     outcome.expect(1).says(&["connection refused"]);
 }
@@ -80,9 +81,9 @@ pub(crate) fn a_registry_that_stays_away_fails_the_rollout() {
 pub(crate) fn a_lost_node_does_not_hold_up_a_rollout() {
     let road = road();
     let namespace = Namespace::create("lost-node");
-    namespace.deploy(road, &patient(), &road.commits[0], &[]).expect(0);
+    namespace.deploy(road, &slow(), &road.commits[0], &[]).expect(0);
     let cable = |state: &str| run(Command::new("ip").args(["link", "set", "rq-node-b", state]));
-    let outcome = in_mid_rollout(&namespace, road, &patient(), || drop(cable("down")));
+    let outcome = in_mid_rollout(&namespace, road, &slow(), || drop(cable("down")));
     let on_node_a = namespace.pods();
     cable("up");
     run(Command::new("kubectl").args(["wait", "--for=condition=Ready", "node/node-b", "--timeout=60s"]));
