@@ -1,0 +1,364 @@
+#!/usr/bin/env python3
+"""Measures the deployer beside `kubectl rollout status`, on the same rollouts of a real control plane.
+
+etcd, API server, controllers and scheduler run on loopback; the kubelets are played, in the words of real ones, so
+that a rollout takes seconds and each deciding moment is one request in the API server's audit log. Lag is counted
+from the moment the server received that request to the exit. The template is the shipped one, with the changes that
+EDITS makes to have it over sooner. The table is written to docs/performance.md.
+"""
+
+import argparse
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import performance
+from compare import megabytes
+from performance import REPOSITORY
+from rollout_cluster import (
+    ACCOUNTS,
+    END_SECONDS,
+    START_SECONDS,
+    Api,
+    ControlPlane,
+    CountingProxy,
+    Kubelet,
+    Network,
+    Step,
+    add_node,
+)
+from rollout_run import Rollout, Run, completion, first_status, last_removal, requests
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "request-info"
+BINARIES = Path(os.environ.get("KUBEBUILDER_ASSETS") or CACHE / "kubernetes-1.34.4/bin")
+DEPLOYER = REPOSITORY / "target/x86_64-unknown-linux-gnu/release/deployer"
+PROGRAMS = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"]
+
+DEADLINE_SECONDS = 20
+EDITS = {
+    "progressDeadlineSeconds: 120": f"progressDeadlineSeconds: {DEADLINE_SECONDS}",
+    "minReadySeconds: 5": "minReadySeconds: 0",
+}
+PODS = 3
+OTHERS = 1000
+LIMIT_SECONDS = 360
+"""A run that takes longer is given up."""
+
+READY_SECONDS = 0.5
+HEALTHY = [Step(0, "notready"), Step(READY_SECONDS, "healthy")]
+SLOW = [Step(0, "notready"), Step(12 * READY_SECONDS, "healthy")]
+NAMESPACE = "rollouts"
+"""Where those are that succeed; each that fails has one of its own."""
+FAILURES = {"ImagePullBackOff": "notfound", "CrashLoopBackOff": "crash"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one rollout took, of the deployer and of kubectl."""
+
+    rollout: Rollout
+    received: list[int]
+    """Bytes."""
+
+    def users(self) -> list[tuple[str, Run]]:
+        return [(account(NAMESPACE), self.rollout.deployer), (f"kubectl:{NAMESPACE}", self.rollout.kubectl)]
+
+
+@dataclass(frozen=True)
+class Lags:
+    """In seconds, a figure a rollout."""
+
+    deployer: list[float]
+    """From the removal of the last old pod to its exit."""
+    kubectl: list[float]
+    """From the status that it waits for to its exit."""
+    between: list[float]
+    """From kubectl's exit to the removal of the last old pod."""
+
+
+class Bed:
+    """The cluster, its kubelets, and a clone with commits to deploy."""
+
+    def __init__(self, directory: Path, deployer: Path, namespaces: list[str], commits: int) -> None:
+        users = [user for name in namespaces for user in (account(name), f"kubectl:{name}")]
+        os.environ["KUBECACHEDIR"] = str(directory / "kubectl")  # which is the home directory's otherwise
+        self.plane = ControlPlane(BINARIES, directory, [*ACCOUNTS, *users])
+        self.deployer, self.namespaces, self.runs = deployer, namespaces, list[Run]()
+        self.clone = directory / "clone"
+        self.commits = make_commits(self.clone, commits)
+        text = (REPOSITORY / "kubernetes/deployment.yaml.tmp").read_text()
+        for shipped, ours in EDITS.items():
+            if shipped not in text:
+                sys.exit(f"rollout.py: kubernetes/deployment.yaml.tmp does not say `{shipped}` any more: correct EDITS")
+            text = text.replace(shipped, ours)
+        self.template = self.plane.write("template.yaml", text)
+        self.kubelet = Kubelet(self.plane.api("kubelet"), Network(self.plane))
+        self.admin = self.plane.api("admin")
+
+    def start(self) -> None:
+        """Returns when the first commit runs in every namespace."""
+        self.plane.start()
+        self.kubelet.start()
+        add_node(self.admin, "node-a")
+        runtime = {"metadata": {"name": "wasmtime-spin-v2"}, "handler": "spin"}
+        self.admin.ask("POST", "/apis/node.k8s.io/v1/runtimeclasses", runtime)
+        for name in self.namespaces:
+            self.admin.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        self.plane.start_controllers()
+        with ThreadPoolExecutor(4) as workers:
+            for _ in workers.map(self.settle, self.namespaces):
+                pass
+
+    def settle(self, namespace: str) -> None:
+        self.kubelet.lives[namespace] = [Step(0, "healthy")]
+        wait_for(lambda: self.admin.ask("GET", f"/api/v1/namespaces/{namespace}/serviceaccounts")["items"])
+        rendering = [str(self.deployer), "render", *self.arguments(self.commits[0])]
+        documents = subprocess.run(rendering, capture_output=True, text=True, check=True).stdout
+        role = (REPOSITORY / "kubernetes/deployer-rbac.yaml").read_text()
+        applying = [str(BINARIES / "kubectl"), "apply", "--server-side", "--field-manager=deployer", "-f", "-"]
+        applying += ["-n", namespace, "--kubeconfig", str(self.plane.kubeconfig(f"kubectl:{namespace}"))]
+        applied = subprocess.run(applying, input=f"{documents}\n---\n{role}", capture_output=True, text=True)
+        if applied.returncode:
+            sys.exit(f"rollout.py: `{' '.join(applying)}` ended with {applied.returncode}: {applied.stderr}")
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments/request-info"
+        wait_for(lambda: self.admin.ask("GET", path).get("status", {}).get("availableReplicas") == PODS)
+
+    def arguments(self, commit: str) -> list[str]:
+        image = f"registry.example/request-info:{commit[:12]}"
+        return ["--image", image, "--commit", commit, "--template", str(self.template)]
+
+    def roll_out(self, namespace: str, commit: str, life: list[Step], ports: tuple[int, int] = (0, 0)) -> Rollout:
+        """Starts the deployer and, once it has applied, kubectl: through those ports, where they are given."""
+        self.kubelet.lives[namespace] = life
+        command = [str(self.deployer), "deploy", *self.arguments(commit), "-n", namespace, "--timeout", "2m"]
+        deployer = self.run(command, self.plane.kubeconfig(account(namespace), namespace, ports[0]))
+        deployer.has_applied.wait()
+        command = [str(BINARIES / "kubectl"), "rollout", "status", "deployment/request-info", "-n", namespace]
+        kubectl = self.run(command, self.plane.kubeconfig(f"kubectl:{namespace}", namespace, ports[1]))
+        return Rollout(namespace, commit, deployer, kubectl)
+
+    def run(self, command: list[str], kubeconfig: Path) -> Run:
+        self.runs.append(Run(command, kubeconfig, self.clone))
+        return self.runs[-1]
+
+    def stop(self) -> None:
+        for run in self.runs:
+            if run.process.poll() is None:
+                run.process.kill()
+        self.kubelet.stopped.set()
+        self.plane.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rollouts", type=int, default=30, help="of how many the lag is taken (30)")
+    parser.add_argument("--failures", type=int, default=10, help="how many rollouts fail in each way (10)")
+    parser.add_argument("--deployer", type=Path, default=DEPLOYER, metavar="FILE", help="the release build, by default")
+    parser.add_argument("--beside", default="", metavar="TEXT", help="what else ran meanwhile, for the record")
+    arguments = parser.parse_args()
+    if min(arguments.rollouts, arguments.failures) < 1:
+        parser.error("--rollouts and --failures are at least 1")
+    if missing := [name for name in PROGRAMS if not (BINARIES / name).exists()]:
+        sys.exit(f"rollout.py: {BINARIES} has no {', '.join(missing)}: e2e/cluster.sh binaries builds them")
+    if not arguments.deployer.exists():
+        sys.exit(f"rollout.py: there is no {arguments.deployer}: make deployer, or name another with --deployer")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("rollout.py: terminated"))
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"rollout.py: not done after {LIMIT_SECONDS} s, given up"))
+    signal.alarm(LIMIT_SECONDS)
+
+    load = os.getloadavg()[0]
+    names = [(why, f"{why.lower()}-{number}") for number in range(arguments.failures) for why in FAILURES]
+    with bed_of(arguments, [NAMESPACE, *(name for _, name in names)]) as bed:
+        # The first update after the documents were made also enters their fields as applied: it is not counted.
+        first, *others = bed.commits[1:]
+        roll_out_well(bed, first)
+        done = [roll_out_well(bed, commit) for commit in others[: arguments.rollouts]]
+        costs = measure_costs(bed, others[arguments.rollouts :])
+        failed = [(why, roll_out_badly(bed, name, FAILURES[why])) for why, name in names]
+        for _, rollout in failed:
+            rollout.end_with(1)
+        audit = bed.plane.audit()
+
+    lags = Lags(
+        deployer=[each.deployer.ended - last_removal(audit, each) for each in done],
+        kubectl=[each.kubectl.ended - completion(audit, each) for each in done],
+        between=[last_removal(audit, each) - each.kubectl.ended for each in done],
+    )
+    verdicts = {
+        why: [
+            [getattr(each, program).ended - first_status(audit, each) for reason, each in failed if reason == why]
+            for program in ("deployer", "kubectl")
+        ]
+        for why in FAILURES
+    }
+    report = table(lags, verdicts, costs, audit, arguments.deployer)
+    text = method(arguments, lags, costs, load)
+    print(report, text, sep="\n\n")
+    performance.write_section("deployer", f"{report}\n\n{text}")
+
+
+@contextmanager
+def bed_of(arguments: argparse.Namespace, namespaces: list[str]) -> Iterator[Bed]:
+    with tempfile.TemporaryDirectory(prefix="rollout-") as directory:
+        bed = Bed(Path(directory), arguments.deployer.resolve(), namespaces, 6 + arguments.rollouts)
+        try:
+            bed.start()
+            yield bed
+        finally:
+            bed.stop()
+
+
+def roll_out_well(bed: Bed, commit: str) -> Rollout:
+    rollout = bed.roll_out(NAMESPACE, commit, HEALTHY).end_with(0)
+    print(f"{commit[:12]} replaced what ran before in {rollout.seconds():.1f} s", flush=True)
+    return rollout
+
+
+def roll_out_badly(bed: Bed, namespace: str, situation: str) -> Rollout:
+    """Returns with the deployer's verdict; kubectl waits for the progress deadline, beside the rollouts to come."""
+    rollout = bed.roll_out(namespace, bed.commits[1], [Step(0, situation)])
+    rollout.deployer.ends_with(1)
+    print(f"{namespace}: a verdict after {rollout.seconds():.1f} s", flush=True)
+    return rollout
+
+
+def measure_costs(bed: Bed, commits: list[str]) -> dict[str, Cost]:
+    """Of rollouts through proxies that count; the first only lets kubectl fill its cache of what the server offers."""
+    proxies = [CountingProxy(bed.plane.port) for _ in range(2)]
+    ports = (proxies[0].port, proxies[1].port)
+    bed.roll_out(NAMESPACE, commits[0], HEALTHY, ports).end_with(0)
+
+    def cost_of(commit: str, life: list[Step]) -> Cost:
+        before = [sum(proxy.sizes) for proxy in proxies]
+        rollout = bed.roll_out(NAMESPACE, commit, life, ports)
+        with ThreadPoolExecutor() as workers:
+            workers.submit(rollout.deployer.weigh)
+            workers.submit(rollout.kubectl.weigh)
+        rollout.end_with(0)
+        print(f"{commit[:12]} replaced what ran before in {rollout.seconds():.1f} s, its bytes counted", flush=True)
+        return Cost(rollout, [sum(proxy.sizes) - size for proxy, size in zip(proxies, before, strict=True)])
+
+    usual, slow = cost_of(commits[1], HEALTHY), cost_of(commits[2], SLOW)
+    add_others(bed.admin)
+    crowded = cost_of(commits[3], HEALTHY)
+    longer = f"the same, {slow.rollout.seconds() / usual.rollout.seconds():.1f} times as long"
+    return {f"one rollout of {PODS} pods": usual, longer: slow, f"the same, {OTHERS:,} other pods beside it": crowded}
+
+
+def add_others(api: Api) -> None:
+    """Pods that have nothing to do with the rollout, and no node."""
+    spec = {"schedulerName": "none", "containers": [{"name": "other", "image": "other"}]}
+    pods = [
+        {"metadata": {"name": f"other-{number}", "labels": {"app": "other"}}, "spec": spec} for number in range(OTHERS)
+    ]
+    with ThreadPoolExecutor(8) as workers:
+        for _ in workers.map(lambda pod: api.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", pod), pods):
+            pass
+
+
+def account(namespace: str) -> str:
+    """Which user the deployer is: what the shipped Role allows, and no more."""
+    return f"system:serviceaccount:{namespace}:deployer"
+
+
+def make_commits(clone: Path, count: int) -> list[str]:
+    git = ["git", "-C", str(clone), "-c", "user.name=bench", "-c", "user.email=bench@example.com"]
+    subprocess.run(["git", "init", "--quiet", str(clone)], check=True)
+    for number in range(count):
+        subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", f"commit {number}"], check=True)
+    listing = subprocess.run([*git, "rev-list", "--reverse", "HEAD"], check=True, capture_output=True, text=True)
+    return listing.stdout.split()
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit(f"rollout.py: waited {START_SECONDS} s in vain for the first commit to run")
+        time.sleep(0.1)
+
+
+def table(
+    lags: Lags, verdicts: dict[str, list[list[float]]], costs: dict[str, Cost], audit: list[Any], deployer: Path
+) -> str:
+    ours, its = lags.deployer, lags.kubectl
+    rows = [
+        ["deciding event to exit, median (lowest to highest)", spread(ours), spread(its), ""],
+        ["… 95th percentile", *(milliseconds(p95(each)) for each in (ours, its)), goal(p95(ours) < 0.2, "< 200 ms")],
+    ]
+    for why, (mine, others) in verdicts.items():
+        figures = [f"{median(each):.2f} s ({min(each):.2f} to {max(each):.2f})" for each in (mine, others)]
+        rows.append([f"first {why} to exit, median (lowest to highest)", *figures, goal(max(mine) < 3, "< 3 s")])
+    for name, cost in costs.items():
+        counts = [requests(audit, user, run) for user, run in cost.users()]
+        limit = 25 + PODS
+        rows.append([f"API requests, {name}", *map(str, counts), goal(counts[0] <= limit, f"≤ {limit}")])
+    for name, cost in costs.items():
+        rows.append([f"received, {name}", *(f"{size / 1e3:,.0f} kB" for size in cost.received), ""])
+    memory = [max(cost.users()[index][1].memory for cost in costs.values()) for index in range(2)]
+    sizes = [file.stat().st_size for file in (deployer, BINARIES / "kubectl")]
+    rows += [
+        ["memory", *(f"{megabytes(size)} MB" for size in memory), goal(memory[0] < 30e6, "< 30 MB")],
+        ["program", *(f"{megabytes(size)} MB" for size in sizes), goal(sizes[0] < 15e6, "< 15 MB")],
+    ]
+    return performance.table(["", "deployer", "kubectl rollout status", "goal"], rows)
+
+
+def goal(is_met: bool, text: str) -> str:
+    return f"{text}: {'met' if is_met else '**missed**'}"
+
+
+def p95(values: list[float]) -> float:
+    return sorted(values)[math.ceil(0.95 * len(values)) - 1]
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
+
+
+def spread(values: list[float]) -> str:
+    return f"{milliseconds(median(values))} ({min(values) * 1000:.0f} to {max(values) * 1000:.0f})"
+
+
+def method(arguments: argparse.Namespace, lags: Lags, costs: dict[str, Cost], load: float) -> str:
+    beside = f" beside {arguments.beside}," if arguments.beside else ""
+    usual = next(iter(costs.values())).rollout.seconds()
+    edits = " and ".join(f"`{edit}`" for edit in EDITS.values())
+    return (
+        f"Measured by `bench/rollout.py`: {performance.circumstances()},{beside} load {load:.1f} before and"
+        f" {os.getloadavg()[0]:.1f} after, the control plane on the same cores. {arguments.rollouts} rollouts that"
+        f" succeed, one after the other, and {arguments.failures} that fail in each way, each in a namespace of its own"
+        " where the commit before serves. kubectl is started on the same rollout as soon as the deployer has applied."
+        " The control plane is real; the kubelet is played and says what real ones said: a pod is ready after"
+        f" {READY_SECONDS} s, and an old one gone {END_SECONDS:.0f} s after its deletion, where the shipped preStop"
+        f" takes 35 s. The template is the shipped one with {edits}; a rollout of {PODS} pods took {usual:.1f} s from"
+        " the deployer's start to its exit."
+        "\n\n"
+        "The two do not wait for the same. The deployer's deciding event is the removal of the last old pod, after"
+        f" which it still asks all {PODS} new pods, through the API server, which commit they run. kubectl's is the"
+        " status that has every new pod available; it then says “successfully rolled out” while old pods still serve:"
+        f" its exit came {median(lags.between):.2f} s (median) before the last old pod was removed. Both are counted"
+        " from when the API server received the deciding request, by its audit log, so that the server's own time is"
+        " in them. Of a failure kubectl knows the progress deadline alone, which counts from the rollout's last"
+        f" progress: {DEADLINE_SECONDS} s here, 120 s in the shipped template."
+        "\n\n"
+        "Nor do they do the same: the deployer checks, judges, applies, follows and proves, as the shipped Role allows;"
+        " kubectl only watches the Deployment, and what it keeps of the server's API was in its cache before. Bytes are"
+        " those received over TLS. Memory is the highest resident set in the rollouts whose bytes are counted, read"
+        " every 10 ms. kubectl is the program that `e2e/cluster.sh binaries` builds."
+    )
+
+
+if __name__ == "__main__":
+    main()

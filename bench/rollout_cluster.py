@@ -1,0 +1,346 @@
+"""A cluster to roll out on, without root: the control plane is real, nodes and the pods' network are played here."""
+
+import json
+import re
+import socket
+import socketserver
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.client import HTTPException
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+from urllib.error import HTTPError
+
+from performance import REPOSITORY
+
+OBSERVED = REPOSITORY / "deployer/tests/observed"
+COMMIT = "request-info.dev/commit"
+START_SECONDS = 90
+END_SECONDS = 1.0
+"""How long a pod that is to end goes on."""
+KUBELET_PORT = 10250
+ACCOUNTS = ["admin", "controllers", "scheduler", "kubelet"]
+CONTROLLERS = (
+    "deployment-controller,replicaset-controller,serviceaccount-controller,"
+    "garbage-collector-controller,disruption-controller"
+)
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "Request", "resources": [{"group": "apps", "resources": ["deployments/status"]}]},
+        {"level": "None", "users": ["admin", "controllers", "scheduler", "system:apiserver"]},
+        {"level": "Metadata"},
+    ],
+}
+# Ends the program when its own standard input is closed, which the operating system does however this one ends.
+SUPERVISED = '"$@" & read -r _; kill -KILL $!; wait'
+
+
+class Api:
+    """The API server, asked as one user."""
+
+    def __init__(self, port: int, user: str, certificate: Path) -> None:
+        self.url, self.user = f"https://127.0.0.1:{port}", user
+        https = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(certificate)))
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), https)
+
+    def open(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
+        headers = {"Authorization": f"Bearer {self.user}", "Content-Type": kind}
+        data = json.dumps(body).encode() if body else None
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        return self.opener.open(request, timeout=START_SECONDS)
+
+    def ask(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
+        with self.open(method, path, body, kind) as answer:
+            return json.load(answer)
+
+    def merge(self, path: str, body: Any) -> None:
+        self.ask("PATCH", path, body, "application/merge-patch+json")
+
+    def watch(self, path: str) -> Iterator[Any]:
+        with self.open("GET", path) as answer:
+            yield from map(json.loads, answer)
+
+
+class ControlPlane:
+    """etcd, API server, controllers and scheduler on free ports of the loopback interface, until it is stopped."""
+
+    def __init__(self, binaries: Path, directory: Path, users: list[str]) -> None:
+        self.binaries, self.directory = binaries, directory
+        self.port, self.servers = free_port(), list[subprocess.Popen[bytes]]()
+        self.certificate, self.key = directory / "certificate.pem", directory / "key.pem"
+        self.write_settings(users)
+
+    def api(self, user: str) -> Api:
+        return Api(self.port, user, self.certificate)
+
+    def start(self) -> None:
+        here, etcd = self.directory, f"http://127.0.0.1:{free_port()}"
+        peers = f"http://127.0.0.1:{free_port()}"
+        self.run(
+            f"etcd --data-dir {here}/etcd --unsafe-no-fsync --log-level error --listen-client-urls {etcd}"
+            f" --advertise-client-urls {etcd} --listen-peer-urls {peers} --initial-advertise-peer-urls {peers}"
+            f" --initial-cluster default={peers}"
+        )
+        self.run(
+            f"kube-apiserver --etcd-servers {etcd} --bind-address 127.0.0.1 --secure-port {self.port}"
+            " --advertise-address 127.0.0.1 --endpoint-reconciler-type none --service-cluster-ip-range 10.96.0.0/16"
+            f" --tls-cert-file {self.certificate} --tls-private-key-file {self.key}"
+            " --service-account-issuer https://kubernetes.default.svc"
+            f" --service-account-key-file {self.certificate} --service-account-signing-key-file {self.key}"
+            f" --authorization-mode RBAC --token-auth-file {here}/tokens.csv --profiling=false"
+            f" --audit-policy-file {here}/audit-policy.json --audit-log-path {here}/audit.log"
+            f" --egress-selector-config-file {here}/egress.json --kubelet-preferred-address-types InternalIP"
+        )
+        admin, deadline = self.api("admin"), time.monotonic() + START_SECONDS
+        while True:
+            try:
+                admin.open("GET", "/readyz").close()
+                return
+            except (OSError, HTTPException) as error:
+                log = (here / "kube-apiserver.log").read_text()[-2000:]
+                if time.monotonic() > deadline or '"command failed"' in log:
+                    sys.exit(f"rollout.py: the API server does not start: {error}; it wrote:\n{log}")
+                time.sleep(0.1)
+
+    def start_controllers(self) -> None:
+        self.run(
+            f"kube-controller-manager --kubeconfig {self.kubeconfig('controllers')} --leader-elect=false"
+            f" --secure-port 0 --controllers {CONTROLLERS} --kube-api-qps 500 --kube-api-burst 1000"
+        )
+        self.run(f"kube-scheduler --config {self.directory}/scheduler.json --secure-port 0")
+
+    def run(self, command: str) -> None:
+        name, *arguments = command.split()
+        with (self.directory / f"{name}.log").open("wb") as log:
+            supervised = ["sh", "-c", SUPERVISED, name, str(self.binaries / name), *arguments]
+            self.servers.append(
+                subprocess.Popen(
+                    supervised, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                )
+            )
+
+    def stop(self) -> None:
+        for server in reversed(self.servers):
+            if server.stdin:
+                server.stdin.close()
+            server.wait()
+
+    def kubeconfig(self, user: str, namespace: str = "default", port: int = 0) -> Path:
+        """For that port instead of the API server's, where one is given."""
+        cluster = {"server": f"https://127.0.0.1:{port or self.port}", "certificate-authority": str(self.certificate)}
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "bench", "cluster": cluster}],
+            "users": [{"name": "bench", "user": {"token": user}}],
+            "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench", "namespace": namespace}}],
+            "current-context": "bench",
+        }
+        return self.write(f"kubeconfig-{user.replace(':', '-')}-{port or self.port}", content)
+
+    def write(self, name: str, content: Any) -> Path:
+        file = self.directory / name
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+        return file
+
+    def write_settings(self, users: list[str]) -> None:
+        request = "[req]\ndistinguished_name=name\n[name]\n[end]\nbasicConstraints=critical,CA:FALSE\n"
+        settings = self.write("openssl.cnf", request + "subjectAltName=IP:127.0.0.1\n")
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=bench -days 2"
+        command += f" -config {settings} -extensions end -keyout {self.key} -out {self.certificate}"
+        subprocess.run(command.split(), check=True, capture_output=True)
+        tokens = [f'{user},{user},{user},"{"system:masters" * (":deployer" not in user)}"\n' for user in users]
+        self.write("tokens.csv", "".join(tokens))
+        self.write("audit-policy.json", AUDIT_POLICY)
+        transport = {"uds": {"udsName": str(self.directory / "egress")}}
+        egress = {"name": "cluster", "connection": {"proxyProtocol": "HTTPConnect", "transport": transport}}
+        kind = {"apiVersion": "apiserver.k8s.io/v1beta1", "kind": "EgressSelectorConfiguration"}
+        self.write("egress.json", kind | {"egressSelections": [egress]})
+        client = {"kubeconfig": str(self.kubeconfig("scheduler")), "qps": 500, "burst": 1000}
+        kind = {"apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration"}
+        self.write("scheduler.json", kind | {"leaderElection": {"leaderElect": False}, "clientConnection": client})
+
+    def audit(self) -> list[dict[str, Any]]:
+        """What was asked of the API server so far, each request once, with the time it was received at."""
+        requests: dict[str, dict[str, Any]] = {}
+        for line in (self.directory / "audit.log").read_text().splitlines():
+            with suppress(ValueError):  # the last line may not be whole yet
+                event = json.loads(line)
+                event["received"] = datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
+                requests.setdefault(event["auditID"], event)
+        return list(requests.values())
+
+
+class Network(socketserver.ThreadingUnixStreamServer):
+    """Where the API server's connections to pods and kubelets end: it is told to reach them through this proxy."""
+
+    daemon_threads = True
+
+    def __init__(self, plane: ControlPlane) -> None:
+        super().__init__(str(plane.directory / "egress"), Connection)
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.tls.load_cert_chain(plane.certificate, plane.key)
+        self.commits = dict[str, str]()
+        Thread(target=self.serve_forever, daemon=True).start()
+
+    def attach(self, commit: str) -> str:
+        """The address of one more pod, which says that it is of this commit."""
+        address = "10.1.{}.{}".format(*divmod(len(self.commits), 256))
+        self.commits[address] = commit
+        return address
+
+
+class Connection(socketserver.BaseRequestHandler):
+    server: Network
+
+    def handle(self) -> None:
+        with suppress(OSError):  # whoever hangs up early is no error of ours
+            address, port = target_of(self.request).split(":")
+            self.request.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            if int(port) == KUBELET_PORT:
+                with self.server.tls.wrap_socket(self.request, server_side=True) as stream:
+                    return answer(stream, "text/plain", "the last words of a container\n")
+            return answer(self.request, "application/json", json.dumps({"commit": self.server.commits[address]}))
+
+
+def target_of(stream: socket.socket) -> str:
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        received = stream.recv(4096)
+        if not received:
+            raise ConnectionResetError
+        head += received
+    return head.decode().split()[1]
+
+
+def answer(stream: socket.socket, kind: str, body: str) -> None:
+    target_of(stream)
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    stream.sendall(head.encode() + body.encode())
+
+
+class CountingProxy(socketserver.ThreadingTCPServer):
+    """Passes connections on to the API server, and counts what comes back."""
+
+    daemon_threads = True
+
+    def __init__(self, target: int) -> None:
+        super().__init__(("127.0.0.1", 0), Passage)
+        self.target, self.port, self.sizes = target, self.server_address[1], list[int]()
+        Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Passage(socketserver.BaseRequestHandler):
+    server: CountingProxy
+
+    def handle(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.server.target)) as upstream, suppress(OSError):
+            Thread(target=send_on, args=(self.request, upstream), daemon=True).start()
+            while received := upstream.recv(1 << 16):
+                self.server.sizes.append(len(received))
+                self.request.sendall(received)
+
+
+def send_on(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while sent := source.recv(1 << 16):
+            target.sendall(sent)
+        target.shutdown(socket.SHUT_WR)
+
+
+@dataclass(frozen=True)
+class Step:
+    """So many seconds after the step before, a kubelet says what a real one said in this situation."""
+
+    seconds: float
+    situation: str
+
+
+class Kubelet:
+    """Plays the kubelets of all nodes."""
+
+    def __init__(self, api: Api, network: Network) -> None:
+        self.api, self.network = api, network
+        self.lives = dict[str, list[Step]]()
+        """What becomes of pods from now on, by namespace."""
+        self.workers, self.stopped = ThreadPoolExecutor(32), Event()
+
+    def start(self) -> None:
+        Thread(target=self.follow, daemon=True).start()
+
+    def follow(self) -> None:
+        seen = set[tuple[str, bool]]()
+        while not self.stopped.is_set():
+            with suppress(OSError, HTTPException, ValueError):  # the server ends each watch after a while
+                for change in self.api.watch("/api/v1/pods?watch=1"):
+                    pod = change["object"]
+                    sight = (pod["metadata"]["uid"], "deletionTimestamp" in pod["metadata"])
+                    if "nodeName" in pod["spec"] and sight not in seen:
+                        seen.add(sight)
+                        self.workers.submit(self.end if sight[1] else self.play, pod)
+
+    def play(self, pod: Any) -> None:
+        namespace, uid = pod["metadata"]["namespace"], pod["metadata"]["uid"]
+        address = self.network.attach(pod["metadata"]["annotations"][COMMIT])
+        for step in self.lives[namespace]:
+            if self.stopped.wait(step.seconds):
+                return
+            status = observed(step.situation, pod["spec"]["containers"][0])
+            status |= {"podIP": address, "podIPs": [{"ip": address}]}
+            with suppress(HTTPError):  # it is gone
+                self.api.merge(f"{path_of(pod)}/status", {"metadata": {"uid": uid}, "status": status})
+
+    def end(self, pod: Any) -> None:
+        if not self.stopped.wait(END_SECONDS):
+            options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}}
+            with suppress(HTTPError):
+                self.api.ask("DELETE", path_of(pod), options)
+
+
+def path_of(pod: Any) -> str:
+    return f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+
+
+def observed(situation: str, container: Any) -> Any:
+    """The status that a real kubelet wrote, as it would be said of this container, now."""
+    status = json.loads((OBSERVED / f"{situation}.json").read_text())["pods"][0]
+    image, now = status["containerStatuses"][0]["image"], datetime.now(UTC)
+    text = json.dumps(status).replace(image, container["image"])
+    text = text.replace(image.rpartition(":")[0], container["image"].rpartition(":")[0])
+    text = re.sub(r'"2\d{3}-\d\d-\d\dT[\d:]+Z"', f'"{now:%Y-%m-%dT%H:%M:%SZ}"', text)
+    return json.loads(text.replace('"name": "app"', f'"name": "{container["name"]}"'))
+
+
+def add_node(api: Api, name: str) -> None:
+    """A ready node with room for thousands of pods."""
+    api.ask("POST", "/api/v1/nodes", {"metadata": {"name": name}})
+    room, now = {"cpu": "1000", "memory": "1000Gi", "pods": "5000"}, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": now, "lastTransitionTime": now}
+    status = {
+        "capacity": room,
+        "allocatable": room,
+        "conditions": [ready | {"reason": "KubeletReady"}],
+        "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": KUBELET_PORT}},
+    }
+    api.merge(f"/api/v1/nodes/{name}/status", {"status": status})
+    # Admission adds the taint of a node that is not ready yet; the controller that removes it is not there.
+    api.merge(f"/api/v1/nodes/{name}", {"spec": {"taints": None}})
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,117 @@
+"""One rollout: the deployer and kubectl at it, and by the API server's audit log, when it was decided for each."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from rollout_cluster import COMMIT
+
+
+class Run:
+    """A program at work; what it says is kept, and so is the time at which it ended."""
+
+    def __init__(self, command: list[str], kubeconfig: Path, directory: Path) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        self.command, self.started, self.ended, self.memory = command, time.time(), 0.0, 0
+        self.lines, self.has_applied = list[str](), Event()
+        self.process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=environment | {"KUBECONFIG": str(kubeconfig)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.reader = Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self) -> None:
+        for line in self.process.stdout or []:
+            self.lines.append(line)
+            if "  applied; " in line:
+                self.has_applied.set()
+        self.process.wait()
+        self.ended = time.time()
+        self.has_applied.set()
+
+    def weigh(self) -> None:
+        """Follows its highest resident memory, in bytes, to its end."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        with suppress(OSError):
+            while found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text()):
+                self.memory = int(found.group(1)) * 1024
+                time.sleep(0.01)
+
+    def ends_with(self, code: int) -> None:
+        self.reader.join()
+        if self.process.returncode != code:
+            said = f"`{' '.join(self.command)}` ended with {self.process.returncode}:\n{''.join(self.lines)}"
+            sys.exit(f"rollout.py: {said}")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    namespace: str
+    commit: str
+    deployer: Run
+    kubectl: Run
+
+    def end_with(self, code: int) -> "Rollout":
+        self.deployer.ends_with(code)
+        self.kubectl.ends_with(code)
+        return self
+
+    def seconds(self) -> float:
+        return self.deployer.ended - self.deployer.started
+
+
+def of_rollout(audit: list[Any], rollout: Rollout, user: str, verb: str, resource: str) -> Iterator[Any]:
+    for event in audit:
+        target = event.get("objectRef", {})
+        if (
+            rollout.deployer.started < event["received"] < rollout.deployer.ended
+            and (event["user"]["username"], event["verb"]) == (user, verb)
+            and target.get("namespace") == rollout.namespace
+            and "/".join(filter(None, [target.get("resource"), target.get("subresource")])) == resource
+        ):
+            yield event
+
+
+def last_removal(audit: list[Any], rollout: Rollout) -> float:
+    """When the last old pod was removed, which is what the deployer waits for."""
+    return float(max(event["received"] for event in of_rollout(audit, rollout, "kubelet", "delete", "pods")))
+
+
+def first_status(audit: list[Any], rollout: Rollout) -> float:
+    """When the kubelet first said something of a new pod."""
+    return float(min(event["received"] for event in of_rollout(audit, rollout, "kubelet", "patch", "pods/status")))
+
+
+def completion(audit: list[Any], rollout: Rollout) -> float:
+    """When the Deployment's controller first wrote the status that is complete in the eyes of kubectl."""
+    updates = of_rollout(audit, rollout, "controllers", "update", "deployments/status")
+    return float(min(event["received"] for event in updates if is_complete(event["requestObject"], rollout.commit)))
+
+
+def is_complete(deployment: Any, commit: str) -> bool:
+    status, metadata = deployment["status"], deployment["metadata"]
+    updated = status.get("updatedReplicas", 0)
+    return bool(
+        metadata["annotations"][COMMIT] == commit
+        and status.get("observedGeneration", 0) >= metadata["generation"]
+        and updated >= deployment["spec"]["replicas"]
+        and status.get("replicas", 0) <= updated <= status.get("availableReplicas", 0)
+    )
+
+
+def requests(audit: list[Any], user: str, run: Run) -> int:
+    return sum(event["user"]["username"] == user and run.started < event["received"] < run.ended for event in audit)
