@@ -1,5 +1,5 @@
 //! Bakes into the component what is only known when it is built: its commit, the hash by which the
-//! Content-Security-Policy allows the one inlined stylesheet, and the OpenAPI document without its white space.
+//! Content-Security-Policy allows the one inlined stylesheet, and the `OpenAPI` document without its white space.
 
 use std::{fs, path::Path, process::Command};
 
