@@ -1,10 +1,14 @@
 //! A component: compiled once, instantiated anew for every request, within limits.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use anyhow::bail;
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::{Request, Response};
 use tokio::sync::oneshot;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
@@ -156,6 +160,8 @@ impl Component {
 
         let pre = self.pre.clone();
         let limit = self.limits.time;
+        let stopped = Arc::new(AtomicBool::new(false));
+        let guest_stopped = Arc::clone(&stopped);
         let mut guest = Box::pin(async move {
             let work = async {
                 let proxy = pre.instantiate_async(&mut store).await?;
@@ -163,7 +169,11 @@ impl Component {
             };
             match tokio::time::timeout(limit, work).await {
                 Ok(outcome) => outcome.map_err(anyhow::Error::from),
-                Err(_) => bail!("it took longer than {} s (--request-timeout)", limit.as_secs()),
+                Err(_) => {
+                    // While the instance still holds the unfinished body, whose end would else look like a good one.
+                    guest_stopped.store(true, Ordering::Release);
+                    bail!("it took longer than {} s (--request-timeout)", limit.as_secs())
+                }
             }
         });
         // Most guests have ended when they have answered. One that goes on gets a task of its own.
@@ -188,7 +198,7 @@ impl Component {
             }
         };
         match answer {
-            Some(Ok(response)) => Ok(response),
+            Some(Ok(response)) => Ok(response.map(|body| Unfinished { body, stopped }.boxed_unsync())),
             Some(Err(code)) => bail!("it answered with an error: {code}"),
             None => bail!("it ended without an answer"),
         }
@@ -206,6 +216,28 @@ impl Component {
             memory: StoreLimitsBuilder::new().memory_size(self.limits.memory).trap_on_grow_failure(true).build(),
             variables: Arc::clone(&self.variables),
         }
+    }
+}
+
+/// A body that must not end as if it were whole when its guest was stopped in the middle of it.
+struct Unfinished {
+    body: HyperOutgoingBody,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Body for Unfinished {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        Poll::Ready(match frame {
+            None if self.stopped.load(Ordering::Acquire) => Some(Err(wasmtime_wasi_http::Error::HttpProtocolError)),
+            frame => frame,
+        })
     }
 }
 

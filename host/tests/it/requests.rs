@@ -22,17 +22,19 @@ fn seven_headers_are_appended_to_the_client_s_own() {
     let host = Host::start();
     let mut connection = host.connect();
     let answer = connection.exchange("GET /a//b/?c=d HTTP/1.1\r\nHost: example.com:8080\r\nX-Own: kept\r\n\r\n");
-    let headers: Vec<_> = answer.text().lines().skip(1).collect();
+    // In no order: Host is hidden by giving its place to whichever header is the last, in Spin as here.
+    let mut headers: Vec<_> = answer.text().lines().skip(1).collect();
+    headers.sort_unstable();
     let client = format!("spin-client-addr: {}", connection.address());
     let expected = [
-        "x-own: kept",
-        "spin-path-info: /a//b/",
+        "spin-base-path: /",
+        &client,
+        "spin-component-route: ",
         "spin-full-url: http://example.com:8080/a//b/?c=d",
         "spin-matched-route: /...",
-        "spin-base-path: /",
+        "spin-path-info: /a//b/",
         "spin-raw-component-route: /...",
-        "spin-component-route: ",
-        &client,
+        "x-own: kept",
     ];
     assert_eq!(headers, expected);
 }
@@ -123,7 +125,7 @@ fn http2_is_spoken_by_prior_knowledge() {
 fn a_body_of_any_length_comes_through_in_both_directions() {
     const PIECE: usize = 1 << 16;
     const PIECES: usize = 512; // 32 MiB, as much as the guest may have at once
-    let host = Host::start();
+    let host = Application::new(&everything_to_the_guest()).argument("--request-timeout=600").serve();
     let head = |path, length| format!("POST {path} HTTP/1.1\r\nHost: example.com\r\nContent-Length: {length}\r\n\r\n");
 
     let mut connection = host.connect();

@@ -74,8 +74,10 @@ fn pieces(request: &IncomingRequest) -> impl Iterator<Item = Vec<u8>> {
     let body = request.consume().expect("the body is taken once");
     let stream = body.stream().expect("the stream is taken once");
     std::iter::from_fn(move || {
+        let piece = stream.blocking_read(1 << 16).ok();
+        // Named after the stream and so dropped after it, as a body must be.
         let _owner = &body;
-        stream.blocking_read(1 << 16).ok()
+        piece
     })
 }
 
