@@ -1,6 +1,6 @@
 //! Whose address: the visitor's, as far as it can be known, and how it was found.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
@@ -28,11 +28,11 @@ pub(crate) struct Address {
     /// Whether nobody but a trusted proxy can have made it up.
     pub(crate) verified: bool,
     /// `peer`, or the name of the header that it was read from.
-    pub(crate) source: String,
+    pub(crate) source: Cow<'static, str>,
     /// A sentence for the visitor.
-    pub(crate) explanation: String,
+    pub(crate) explanation: Cow<'static, str>,
     /// All that was considered, from the farthest to the peer.
-    pub(crate) chain: Vec<String>,
+    pub(crate) chain: Vec<Entry>,
 }
 
 /// Finds the visitor's address from who called and what the headers say, as far as they are believed.
@@ -58,11 +58,11 @@ pub(crate) fn find(headers: Headers, settings: &Settings) -> Address {
                 ForwardingHeader::Single(_) => single(header, &entries, peer),
                 _ => nearest_untrusted(header, &entries, peer, trusted),
             };
-            found.address(header, peer, &entries)
+            found.address(header, peer, entries)
         }
         Trust::Hops(hops) => {
             let entries = header.entries(headers);
-            counted(header, &entries, peer, *hops).address(header, peer, &entries)
+            counted(header, &entries, peer, *hops).address(header, peer, entries)
         }
     }
 }
@@ -73,7 +73,7 @@ fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
 
 /// The peer, because what a forwarding header says is not believed.
 fn ignoring(peer: IpAddr, headers: &HeaderMap, configured: &ForwardingHeader, why: &str) -> Address {
-    let mut explanation = "This is the address that the connection came from.".to_owned();
+    let mut explanation = Cow::Borrowed("This is the address that the connection came from.");
     let configured = configured.name();
     let ignored: Vec<_> = FORWARDING_HEADERS
         .iter()
@@ -87,9 +87,9 @@ fn ignoring(peer: IpAddr, headers: &HeaderMap, configured: &ForwardingHeader, wh
             [] => (String::new(), "is"),
             _ => (format!("{} and ", others.join(", ")), "are"),
         };
-        let _ = write!(explanation, " {others}{last} {verb} ignored, because {why}.");
+        explanation.to_mut().push_str(&format!(" {others}{last} {verb} ignored, because {why}."));
     }
-    Address { ip: Some(peer), verified: true, source: "peer".into(), explanation, chain: vec![peer.to_string()] }
+    Address { ip: Some(peer), verified: true, source: "peer".into(), explanation, chain: vec![Entry::Address(peer)] }
 }
 
 /// What a walk through a believed header came to. Without an `ip` it is the peer's.
@@ -100,16 +100,17 @@ struct Found {
 }
 
 impl Found {
-    fn address(self, header: &ForwardingHeader, peer: IpAddr, entries: &[Entry]) -> Address {
+    fn address(self, header: &ForwardingHeader, peer: IpAddr, mut entries: Vec<Entry>) -> Address {
+        entries.push(Entry::Address(peer));
         Address {
             ip: Some(self.ip.unwrap_or(peer)),
             verified: self.verified,
             source: match self.ip {
-                Some(_) => header.name().as_str().to_owned(),
-                None => "peer".to_owned(),
+                Some(_) => header.name().as_str().to_owned().into(),
+                None => "peer".into(),
             },
-            explanation: self.explanation,
-            chain: entries.iter().map(ToString::to_string).chain([peer.to_string()]).collect(),
+            explanation: self.explanation.into(),
+            chain: entries,
         }
     }
 }
@@ -265,8 +266,12 @@ mod tests {
         for (settings, headers, expected) in cases {
             let address = found(*settings, headers);
             let ip = address.ip.unwrap().to_string();
-            assert_eq!((ip.as_str(), address.verified, address.source.as_str()), *expected, "{settings:?} {headers:?}");
-            assert_eq!(address.chain.last().map(String::as_str), Some("10.0.0.1"), "the peer ends the chain");
+            assert_eq!((ip.as_str(), address.verified, &*address.source), *expected, "{settings:?} {headers:?}");
+            assert_eq!(
+                address.chain.last().map(ToString::to_string).as_deref(),
+                Some("10.0.0.1"),
+                "the peer ends the chain"
+            );
         }
     }
 

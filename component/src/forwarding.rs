@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Serialize, Serializer};
 
 use crate::field::Cursor;
 
@@ -58,6 +59,12 @@ impl Entry {
             Self::Address(address) => Some(*address),
             Self::Other(_) | Self::Broken(_) => None,
         }
+    }
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -1,10 +1,10 @@
 //! The report as a page: no script, nothing fetched from anywhere, one stylesheet inside it.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 
 use crate::{
     report::{Headers, Report, VERSION},
-    text::{ABSENT, Visible},
+    text::{ABSENT, Visible, is_plain},
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -20,6 +20,12 @@ pub(crate) const CONTENT_SECURITY_POLICY: &str = concat!(
     env!("REQUEST_INFO_STYLE_HASH"),
     "'; img-src data:; frame-ancestors 'none'; form-action 'none'; base-uri 'none'"
 );
+
+impl Render for Visible<'_> {
+    fn render_to(&self, buffer: &mut String) {
+        if is_plain(self.0) { self.0.render_to(buffer) } else { self.to_string().render_to(buffer) }
+    }
+}
 
 /// The four values first, then how the address was found, then all that was received.
 pub(crate) fn report(report: &Report) -> String {

@@ -94,7 +94,9 @@ fn number_of_proxies(text: &str) -> Result<usize, String> {
 }
 
 fn forwarding_header(text: &str) -> Result<ForwardingHeader, String> {
-    let text = if text.is_empty() { "x-forwarded-for" } else { text };
+    if matches!(text, "" | "x-forwarded-for") {
+        return Ok(ForwardingHeader::XForwardedFor); // the default, at each request
+    }
     let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
         format!(
             "client_address_header is {text:?}, which is not a header's name: write x-forwarded-for, \

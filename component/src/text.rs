@@ -11,10 +11,6 @@ pub(crate) struct Visible<'a>(pub(crate) &'a str);
 impl fmt::Display for Visible<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         let mut rest = self.0;
-        // Nearly everything is plain ASCII, which is told byte by byte.
-        if rest.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-            return formatter.write_str(rest);
-        }
         while let Some((position, character)) = rest.char_indices().find(|(_, c)| is_invisible(*c)) {
             formatter.write_str(&rest[..position])?;
             write!(formatter, "\\u{:04x}", u32::from(character))?;
@@ -22,6 +18,11 @@ impl fmt::Display for Visible<'_> {
         }
         formatter.write_str(rest)
     }
+}
+
+/// Nearly everything is ASCII without controls, which is told byte by byte.
+pub(crate) fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 fn is_invisible(character: char) -> bool {
@@ -59,7 +60,12 @@ pub(crate) fn headers(headers: Headers) -> String {
 
 /// One value on one line.
 pub(crate) fn line(text: &mut String, value: &str) {
-    let _ = writeln!(text, "{}", Visible(value));
+    if is_plain(value) {
+        text.push_str(value);
+    } else {
+        let _ = write!(text, "{}", Visible(value));
+    }
+    text.push('\n');
 }
 
 #[cfg(test)]
