@@ -173,12 +173,13 @@ class ControlPlane:
         self.write("scheduler.json", kind | {"leaderElection": {"leaderElect": False}, "clientConnection": client})
 
     def audit(self) -> list[dict[str, Any]]:
-        """What was asked of the API server so far, each request once, with the time it was received at."""
+        """What was asked of the API server so far, each request once, with the times of request and answer."""
         requests: dict[str, dict[str, Any]] = {}
         for line in (self.directory / "audit.log").read_text().splitlines():
             with suppress(ValueError):  # the last line may not be whole yet
                 event = json.loads(line)
-                event["received"] = datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
+                for name, source in {"received": "requestReceivedTimestamp", "answered": "stageTimestamp"}.items():
+                    event[name] = datetime.fromisoformat(event[source]).timestamp()
                 requests.setdefault(event["auditID"], event)
         return list(requests.values())
 

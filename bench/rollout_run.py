@@ -86,9 +86,10 @@ def of_rollout(audit: list[Any], rollout: Rollout, user: str, verb: str, resourc
             yield event
 
 
-def last_removal(audit: list[Any], rollout: Rollout) -> float:
-    """When the last old pod was removed, which is what the deployer waits for."""
-    return float(max(event["received"] for event in of_rollout(audit, rollout, "kubelet", "delete", "pods")))
+def last_removal(audit: list[Any], rollout: Rollout) -> tuple[float, float]:
+    """When the server was asked to remove the last old pod, which is what the deployer waits for, and when it had."""
+    removals = of_rollout(audit, rollout, "kubelet", "delete", "pods")
+    return max((event["received"], event["answered"]) for event in removals)
 
 
 def first_status(audit: list[Any], rollout: Rollout) -> float:

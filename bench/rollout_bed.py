@@ -1,0 +1,119 @@
+"""The cluster as a rollout finds it: the first commit serves in every namespace, as the shipped template has it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from performance import REPOSITORY
+from rollout_cluster import ACCOUNTS, START_SECONDS, ControlPlane, Kubelet, Network, Step, add_node
+from rollout_run import Rollout, Run
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "request-info"
+BINARIES = Path(os.environ.get("KUBEBUILDER_ASSETS") or CACHE / "kubernetes-1.34.4/bin")
+
+DEADLINE_SECONDS = 20
+EDITS = {
+    "progressDeadlineSeconds: 120": f"progressDeadlineSeconds: {DEADLINE_SECONDS}",
+    "minReadySeconds: 5": "minReadySeconds: 0",
+}
+PODS = 3
+
+
+class Bed:
+    """The cluster, its kubelets, and a clone with commits to deploy."""
+
+    def __init__(self, directory: Path, deployer: Path, namespaces: list[str], commits: int) -> None:
+        users = [user for name in namespaces for user in (account(name), f"kubectl:{name}")]
+        os.environ["KUBECACHEDIR"] = str(directory / "kubectl")  # which is the home directory's otherwise
+        self.plane = ControlPlane(BINARIES, directory, [*ACCOUNTS, *users])
+        self.deployer, self.namespaces, self.runs = deployer, namespaces, list[Run]()
+        self.clone = directory / "clone"
+        self.commits = make_commits(self.clone, commits)
+        text = (REPOSITORY / "kubernetes/deployment.yaml.tmp").read_text()
+        for shipped, ours in EDITS.items():
+            if shipped not in text:
+                sys.exit(f"rollout.py: kubernetes/deployment.yaml.tmp does not say `{shipped}` any more: correct EDITS")
+            text = text.replace(shipped, ours)
+        self.template = self.plane.write("template.yaml", text)
+        self.kubelet = Kubelet(self.plane.api("kubelet"), Network(self.plane))
+        self.admin = self.plane.api("admin")
+
+    def start(self) -> None:
+        """Returns when the first commit runs in every namespace."""
+        self.plane.start()
+        self.kubelet.start()
+        add_node(self.admin, "node-a")
+        runtime = {"metadata": {"name": "wasmtime-spin-v2"}, "handler": "spin"}
+        self.admin.ask("POST", "/apis/node.k8s.io/v1/runtimeclasses", runtime)
+        for name in self.namespaces:
+            self.admin.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        self.plane.start_controllers()
+        with ThreadPoolExecutor(4) as workers:
+            for _ in workers.map(self.settle, self.namespaces):
+                pass
+
+    def settle(self, namespace: str) -> None:
+        self.kubelet.lives[namespace] = [Step(0, "healthy")]
+        wait_for(lambda: self.admin.ask("GET", f"/api/v1/namespaces/{namespace}/serviceaccounts")["items"])
+        rendering = [str(self.deployer), "render", *self.arguments(self.commits[0])]
+        documents = subprocess.run(rendering, capture_output=True, text=True, check=True).stdout
+        role = (REPOSITORY / "kubernetes/deployer-rbac.yaml").read_text()
+        applying = [str(BINARIES / "kubectl"), "apply", "--server-side", "--field-manager=deployer", "-f", "-"]
+        applying += ["-n", namespace, "--kubeconfig", str(self.plane.kubeconfig(f"kubectl:{namespace}"))]
+        applied = subprocess.run(applying, input=f"{documents}\n---\n{role}", capture_output=True, text=True)
+        if applied.returncode:
+            sys.exit(f"rollout.py: `{' '.join(applying)}` ended with {applied.returncode}: {applied.stderr}")
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments/request-info"
+        wait_for(lambda: self.admin.ask("GET", path).get("status", {}).get("availableReplicas") == PODS)
+
+    def arguments(self, commit: str) -> list[str]:
+        image = f"registry.example/request-info:{commit[:12]}"
+        return ["--image", image, "--commit", commit, "--template", str(self.template)]
+
+    def roll_out(self, namespace: str, commit: str, life: list[Step], ports: tuple[int, int] = (0, 0)) -> Rollout:
+        """Starts the deployer and, once it has applied, kubectl: through those ports, where they are given."""
+        self.kubelet.lives[namespace] = life
+        command = [str(self.deployer), "deploy", *self.arguments(commit), "-n", namespace, "--timeout", "2m"]
+        deployer = self.run(command, self.plane.kubeconfig(account(namespace), namespace, ports[0]))
+        deployer.has_applied.wait()
+        command = [str(BINARIES / "kubectl"), "rollout", "status", "deployment/request-info", "-n", namespace]
+        kubectl = self.run(command, self.plane.kubeconfig(f"kubectl:{namespace}", namespace, ports[1]))
+        return Rollout(namespace, commit, deployer, kubectl)
+
+    def run(self, command: list[str], kubeconfig: Path) -> Run:
+        self.runs.append(Run(command, kubeconfig, self.clone))
+        return self.runs[-1]
+
+    def stop(self) -> None:
+        for run in self.runs:
+            if run.process.poll() is None:
+                run.process.kill()
+        self.kubelet.stopped.set()
+        self.plane.stop()
+
+
+def account(namespace: str) -> str:
+    """Which user the deployer is: what the shipped Role allows, and no more."""
+    return f"system:serviceaccount:{namespace}:deployer"
+
+
+def make_commits(clone: Path, count: int) -> list[str]:
+    git = ["git", "-C", str(clone), "-c", "user.name=bench", "-c", "user.email=bench@example.com"]
+    subprocess.run(["git", "init", "--quiet", str(clone)], check=True)
+    for number in range(count):
+        subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", f"commit {number}"], check=True)
+    listing = subprocess.run([*git, "rev-list", "--reverse", "HEAD"], check=True, capture_output=True, text=True)
+    return listing.stdout.split()
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit(f"rollout.py: waited {START_SECONDS} s in vain for the first commit to run")
+        time.sleep(0.1)
