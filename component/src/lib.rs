@@ -15,6 +15,7 @@ mod forwarding;
 mod negotiation;
 mod page;
 mod report;
+#[allow(clippy::result_large_err, reason = "the error is an answer like any other")]
 mod routes;
 mod settings;
 mod text;

@@ -16,7 +16,7 @@ use crate::{
 /// The greatest body that is read, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
 
-/// The OpenAPI description of all routes.
+/// The `OpenAPI` description of all routes.
 const OPENAPI: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.json"));
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
