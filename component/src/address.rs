@@ -1,6 +1,6 @@
 //! Whose address: the visitor's, as far as it can be known, and how it was found.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
@@ -87,7 +87,7 @@ fn ignoring(peer: IpAddr, headers: &HeaderMap, configured: &ForwardingHeader, wh
             [] => (String::new(), "is"),
             _ => (format!("{} and ", others.join(", ")), "are"),
         };
-        explanation.to_mut().push_str(&format!(" {others}{last} {verb} ignored, because {why}."));
+        let _ = write!(explanation.to_mut(), " {others}{last} {verb} ignored, because {why}.");
     }
     Address { ip: Some(peer), verified: true, source: "peer".into(), explanation, chain: vec![Entry::Address(peer)] }
 }
