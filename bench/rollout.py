@@ -4,7 +4,8 @@
 etcd, API server, controllers and scheduler run on loopback; the kubelets are played, in the words of real ones, so
 that a rollout takes seconds and each deciding moment is one request in the API server's audit log. Lag is counted
 from the moment the server received that request to the exit. The template is the shipped one, with the changes that
-rollout_bed.EDITS makes to have it over sooner. The table is written to docs/performance.md.
+rollout_bed.EDITS makes to have it over sooner. The table is written to docs/performance.md, unless it is of fewer
+rollouts than usual.
 """
 
 import argparse
@@ -31,6 +32,8 @@ from rollout_run import Rollout, completion, first_status, last_removal, request
 DEPLOYER = REPOSITORY / "target/x86_64-unknown-linux-gnu/release/deployer"
 PROGRAMS = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"]
 
+USUAL = (30, 10)
+"""Rollouts that succeed, and that fail in each way."""
 OTHERS = 1000
 LIMIT_SECONDS = 360
 """A run that takes longer is given up."""
@@ -71,8 +74,8 @@ class Lags:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rollouts", type=int, default=30, help="of how many the lag is taken (30)")
-    parser.add_argument("--failures", type=int, default=10, help="how many rollouts fail in each way (10)")
+    parser.add_argument("--rollouts", type=int, default=USUAL[0], help=f"of how many the lag is taken ({USUAL[0]})")
+    parser.add_argument("--failures", type=int, default=USUAL[1], help=f"how many fail in each way ({USUAL[1]})")
     parser.add_argument("--deployer", type=Path, default=DEPLOYER, metavar="FILE", help="the release build, by default")
     parser.add_argument("--beside", default="", metavar="TEXT", help="what else ran meanwhile, for the record")
     arguments = parser.parse_args()
@@ -118,7 +121,9 @@ def main() -> None:
     report = table(lags, verdicts, counts, costs, arguments.deployer)
     text = method(arguments, lags, costs, load)
     print(report, text, sep="\n\n")
-    performance.write_section("deployer", f"{report}\n\n{text}")
+    if arguments.rollouts >= USUAL[0] and arguments.failures >= USUAL[1]:
+        performance.write_section("deployer", f"{report}\n\n{text}")
+        print(f"\nwritten to {performance.DOCUMENT.relative_to(REPOSITORY)}")
 
 
 @contextmanager
@@ -245,7 +250,7 @@ def method(arguments: argparse.Namespace, lags: Lags, costs: dict[str, Cost], lo
         " The control plane is real; the kubelet is played and says what real ones said: a pod is ready after"
         f" {READY_SECONDS} s, and an old one gone {END_SECONDS:.0f} s after its deletion, where the shipped preStop"
         f" takes 35 s. The template is the shipped one with {edits}; a rollout of {PODS} pods took {usual:.1f} s from"
-        " the deployer's start to its exit."
+        " the deployer's start to its exit. Figures of several rollouts are medians, with the lowest and the highest."
         "\n\n"
         "The two do not wait for the same. The deployer's deciding event is the removal of the last old pod, after"
         f" which it still asks all {PODS} new pods, through the API server, which commit they run. kubectl's is the"
