@@ -1,6 +1,7 @@
 //! The one place that knows WASI and Spin: from Spin's request to [`respond`], and its answer back.
 
-#![expect(unsafe_code, reason = "the macro that exports the handler writes it")]
+#![expect(unsafe_code, clippy::same_length_and_capacity, reason = "the macro that exports the handler writes it")]
+#![expect(clippy::needless_pass_by_value, reason = "the macro hands the request over")]
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, uri::Scheme};
 use spin_sdk::{

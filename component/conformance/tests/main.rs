@@ -4,6 +4,8 @@
 //! - `SERVER=COMMAND`: starts COMMAND in the workspace's directory, once for each configuration, with `SPIN_HTTP_LISTEN_ADDR` and
 //!   `SPIN_VARIABLE_*` set, and waits for its line `Serving http://ADDRESS`: `spin up`, or the project's own host.
 
+#![allow(clippy::too_many_lines, clippy::type_complexity, clippy::format_collect, reason = "cases are data, and many")]
+
 mod address;
 mod client;
 mod connection;

@@ -1,6 +1,7 @@
 //! The component that the host's tests run: each path does one thing that a host must cope with.
 
-#![expect(unsafe_code, reason = "the macro that exports the handler writes it")]
+#![expect(unsafe_code, clippy::same_length_and_capacity, reason = "the macro that exports the handler writes it")]
+#![expect(clippy::needless_pass_by_value, reason = "the macro hands the request over")]
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
