@@ -167,14 +167,12 @@ impl Component {
                 let proxy = pre.instantiate_async(&mut store).await?;
                 proxy.wasi_http_incoming_handler().call_handle(&mut store, request, outparam).await
             };
-            match tokio::time::timeout(limit, work).await {
-                Ok(outcome) => outcome.map_err(anyhow::Error::from),
-                Err(_) => {
-                    // While the instance still holds the unfinished body, whose end would else look like a good one.
-                    guest_stopped.store(true, Ordering::Release);
-                    bail!("it took longer than {} s (--request-timeout)", limit.as_secs())
-                }
+            if let Ok(outcome) = tokio::time::timeout(limit, work).await {
+                return outcome.map_err(anyhow::Error::from);
             }
+            // While the instance still holds the unfinished body, whose end would else look like a good one.
+            guest_stopped.store(true, Ordering::Release);
+            bail!("it took longer than {} s (--request-timeout)", limit.as_secs())
         });
         // Most guests have ended when they have answered. One that goes on gets a task of its own.
         let id = self.id.clone();

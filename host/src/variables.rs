@@ -91,6 +91,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "the cases read better")]
     fn value(declaration: &str, set: Result<&str, VarError>) -> Result<String, String> {
         let declared: Variable = toml::from_str(declaration).unwrap();
         let environment = |key: &str| {
