@@ -18,7 +18,10 @@ fail() {
 [ ! -f "$lib/self-contained/crt1-command.o" ] || exit 0
 
 echo "providing Rust's $target target (a few seconds by rustup, else a minute from Debian's rust-src; once)" >&2
-if command -v rustup >/dev/null && rustup target add "$target" >/dev/null 2>&1; then exit 0; fi
+if command -v rustup >/dev/null; then
+  rustup target add "$target" >/dev/null 2>&1 || true
+  [ ! -f "$lib/self-contained/crt1-command.o" ] || exit 0 # rustup may know another rustc than the one on PATH
+fi
 
 sources=/etc/apt/sources.list.d/debian.sources
 if [ ! -f $sources ]; then fail "rustc $release has no $target, and this is no Debian to take it from"; fi
@@ -34,7 +37,7 @@ mkdir -p "$work/lists/partial"
 apt=(-o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/lists" -o APT::Sandbox::User=root)
 apt-get "${apt[@]}" update -qq
 
-newest() { apt-cache "${apt[@]}" madison "$1" | awk -F'|' -v want="$2" '{gsub(/ /,"",$2)} index($2,want)==1 {print $2; exit}'; }
+newest() { apt-cache "${apt[@]}" madison "$1" | awk -F'|' -v want="$2" '{gsub(/ /,"",$2)} index($2,want)==1 && !found++ {print $2}'; }
 source_version=$(newest rust-src "$release")
 [ -n "$source_version" ] || fail "Debian has no rust-src for rustc $release"
 cd "$work"
