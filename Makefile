@@ -24,7 +24,8 @@ export KUBEBUILDER_ASSETS ?= $(CACHE)/kubernetes-1.34.4/bin
 # Linked statically: the host runs inside an image that has nothing else, the deployer on any Jenkins node.
 STATIC   := RUSTFLAGS='-C target-feature=+crt-static'
 RELEASE  := $(BUILD)/$(NATIVE)/release
-HOST     := $(RELEASE)/request-info-host
+# Not HOST, which is the bed's own address inside of it.
+HOST_BINARY := $(RELEASE)/request-info-host
 DEPLOYER := $(RELEASE)/deployer
 WASM     := target/wasm32-wasip2/component
 PYTHON   := $(CACHE)/python-$(shell cat infrastructure/tests/requirements.txt e2e/page/requirements.txt | sha256sum | cut -c1-8)
@@ -41,7 +42,7 @@ help: ## what there is to make
 up: component ## serve on http://127.0.0.1:3000 (LISTEN): by spin where it is installed, else by the project's host
 	@if command -v spin >/dev/null; then exec spin up --build --listen $(LISTEN); fi
 	$(MAKE) host
-	exec $(HOST) --listen $(LISTEN)
+	exec $(HOST_BINARY) --listen $(LISTEN)
 
 component: ## build the component, as it is shipped
 	@component/wasm-target.sh
@@ -57,7 +58,7 @@ guests: component
 	$(call into_target,bare)
 
 host:
-	@[ -e $(HOST) ] || echo "building the host (about 5 minutes on two cores, once)" >&2
+	@[ -e $(HOST_BINARY) ] || echo "building the host (about 5 minutes on two cores, once)" >&2
 	$(STATIC) cargo build --quiet --release --target $(NATIVE) --package request-info-host
 
 deployer:
@@ -76,22 +77,25 @@ test-component: component ## the component's own tests; needs cargo alone
 
 conformance: ## hold a server to the contract over HTTP: BASE_URL=http://HOST:PORT, or SERVER='command that starts it'
 	@[ -n "$(BASE_URL)$(SERVER)" ] || $(MAKE) component host
-	SERVER="$(or $(SERVER),$(if $(BASE_URL),,'$(abspath $(HOST))'))" cargo test --quiet --package conformance
+	SERVER="$(or $(SERVER),$(if $(BASE_URL),,'$(abspath $(HOST_BINARY))'))" cargo test --quiet --package conformance
 
 kubernetes:
 	@e2e/cluster.sh binaries
 
 # The cluster has no way out: what the road's builds need of others is fetched, and compiled once for all, before.
+# What the bed's nodes and tests run, wherever cargo builds.
+IN_BED = SPIN_HOST=$(abspath $(HOST_BINARY)) HOST_BINARY=$(abspath $(HOST_BINARY)) DEPLOYER=$(abspath $(DEPLOYER))
+
 e2e: lint test-component host deployer kubernetes python ## the whole road on a two-node cluster; needs root and Debian
 	e2e/cluster.sh packages chromium=chromium vagrant=vagrant mvn=maven java=default-jre-headless
-	$(PYTHON)/bin/pytest --quiet infrastructure/tests e2e/pipeline/tests
-	HOST_BINARY=$(abspath $(HOST)) DEPLOYER=$(abspath $(DEPLOYER)) PYTHON=$(PYTHON) e2e/cluster.sh run e2e/run
+	PYTHONDONTWRITEBYTECODE=1 $(PYTHON)/bin/pytest --quiet -p no:cacheprovider infrastructure/tests e2e/pipeline/tests
+	$(IN_BED) PYTHON=$(PYTHON) e2e/cluster.sh run e2e/run
 
-soak: host deployer kubernetes ## 20 rolling updates under load on the two-node cluster
-	ROLLING_UPDATES=20 DEPLOYER=$(abspath $(DEPLOYER)) e2e/cluster.sh run cargo test --quiet --package e2e -- no_visitor_is_lost
+soak: component host deployer kubernetes ## 20 rolling updates under load on the two-node cluster
+	ROLLING_UPDATES=20 $(IN_BED) e2e/cluster.sh run cargo test --quiet --package e2e -- no_visitor_is_lost
 
-cluster: host deployer kubernetes ## a shell in a fresh two-node cluster
-	e2e/cluster.sh shell
+cluster: component host deployer kubernetes ## a shell in a fresh two-node cluster
+	$(IN_BED) e2e/cluster.sh shell
 
 python: $(PYTHON)/installed
 
@@ -165,6 +169,7 @@ $(LINTERS)/installed:
 bench: guests host deployer kubernetes ## compare the service and the deployer with others; writes docs/performance.md
 	python3 bench/compare.py
 	python3 bench/instructions.py
+	python3 bench/rollout.py
 
 clean: ## remove what was built here; caches of other tools stay
 	cargo clean
