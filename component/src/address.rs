@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     forwarding::{Entry, ForwardingHeader},
-    report::Headers,
+    headers::Headers,
     settings::{Settings, Trust},
 };
 

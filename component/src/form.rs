@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, header};
 
-use crate::{field::Cursor, forwarding::value_text};
+use crate::{field::Cursor, headers::value_text};
 
 /// Both values, each the first of its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

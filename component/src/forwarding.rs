@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use serde::{Serialize, Serializer};
 
-use crate::field::Cursor;
+use crate::{field::Cursor, headers::value_text};
 
 /// The header in which proxies name the visitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,11 +75,6 @@ impl std::fmt::Display for Entry {
             Self::Other(text) | Self::Broken(text) => formatter.write_str(text),
         }
     }
-}
-
-/// A header's value as text. HTTP allows any bytes from 0x80 on; what is not UTF-8 is replaced.
-pub(crate) fn value_text(value: &HeaderValue) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(value.as_bytes())
 }
 
 /// Whether an IPv6 address must stand in brackets, as RFC 7239 demands, also without a port.
@@ -177,6 +172,7 @@ fn is_port(text: &str, brackets: Brackets) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;

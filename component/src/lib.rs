@@ -12,6 +12,7 @@ mod address;
 mod field;
 mod form;
 mod forwarding;
+mod headers;
 mod negotiation;
 mod page;
 mod report;

@@ -3,7 +3,8 @@
 use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 
 use crate::{
-    report::{Headers, Report, VERSION},
+    headers::Headers,
+    report::{Report, VERSION},
     text::{ABSENT, Visible, is_plain},
 };
 

@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use crate::{
     address,
+    headers::Headers,
     negotiation::{Format, negotiate},
     page,
-    report::{Headers, Report, VERSION},
+    report::{Report, VERSION},
     settings::Settings,
     text::{self, Visible},
 };

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::report::{Headers, Report};
+use crate::{headers::Headers, report::Report};
 
 /// Shows text with its control characters as `\u` escapes, so that a visitor can neither forge a line
 /// nor drive a terminal. Unicode's line separators and directional controls are shown like them.
