@@ -38,7 +38,10 @@ fn checked_out_commit() -> Option<String> {
             println!("cargo::rerun-if-changed={path}");
         }
     }
-    git(&["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"])
+    let commit = git(&["rev-parse", "HEAD"])?;
+    // Not `describe --dirty`, which writes the index each time, so that the next build would begin anew.
+    let changes = git(&["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changes.is_empty() { commit } else { format!("{commit}-dirty") })
 }
 
 fn git(arguments: &[&str]) -> Option<String> {
