@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll, ready};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::{Request, Response};
@@ -134,8 +134,11 @@ impl Component {
             .map_or_else(String::new, |build| format!(": build it with `{}`", build.command_line()));
         let wasm = std::fs::read(&manifest.source)
             .with_context(|| format!("cannot read component `{id}`, {source}{remedy}"))?;
-        let component = wasmtime::component::Component::from_binary(engine, &wasm)
-            .with_context(|| format!("{source} is not a WebAssembly component that this host can run"))?;
+        let component = wasmtime::component::Component::from_binary(engine, &wasm).map_err(|error| {
+            // The parser shows the bytes that it found on lines of their own.
+            let words: Vec<_> = format!("{error:#}").split_whitespace().map(str::to_owned).collect();
+            anyhow!("{source} is not a WebAssembly component that this host can run: {}", words.join(" "))
+        })?;
         let pre = linker(engine)?
             .instantiate_pre(&component)
             .with_context(|| format!("component `{id}`, {source}, imports what this host does not offer"))?;
