@@ -40,9 +40,11 @@ help: ## what there is to make
 # --- Running it ------------------------------------------------------------------------------------------------------
 
 up: component ## serve on http://127.0.0.1:3000 (LISTEN): by spin where it is installed, else by the project's host
-	@if command -v spin >/dev/null; then exec spin up --build --listen $(LISTEN); fi
-	$(MAKE) host
-	exec $(HOST_BINARY) --listen $(LISTEN)
+	@if command -v spin >/dev/null; then \
+		exec spin up --build --listen $(LISTEN); \
+	else \
+		$(MAKE) host && exec $(HOST_BINARY) --listen $(LISTEN); \
+	fi
 
 component: ## build the component, as it is shipped
 	@component/wasm-target.sh
