@@ -149,9 +149,13 @@ impl Namespace {
         let address =
             addresses.iter().find(|address| address["type"] == "InternalIP").expect("a node has an InternalIP");
         let port = &self.get(&["service", NAME])["spec"]["ports"][0]["nodePort"];
-        format!("{}:{port}", address["address"].as_str().expect("an address is text"))
-            .parse()
-            .expect("it is a socket address")
+        let door = format!("{}:{port}", address["address"].as_str().expect("an address is text"));
+        let door = door.parse().expect("it is a socket address");
+        // A pod is ready before every node's kube-proxy has heard of it.
+        await_true("the node passes visitors on", Duration::from_mins(1), || {
+            crate::visitors::get(door, "/?format=json").is_ok()
+        });
+        door
     }
 
     /// Puts the balancer in front of this namespace's Service, asking each node every `interval`, and waits until it
