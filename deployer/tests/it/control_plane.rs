@@ -15,7 +15,7 @@ use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
-use crate::network::Network;
+use crate::network::{Network, Tls};
 
 /// Which Kubernetes `e2e/cluster.sh binaries` builds.
 const VERSION: &str = "1.34.4";
@@ -45,12 +45,14 @@ const ADMIN: &str = "admin";
 
 pub(crate) struct ControlPlane {
     directory: PathBuf,
-    binaries: PathBuf,
+    /// Where the programs are, kubectl among them.
+    pub(crate) binaries: PathBuf,
     etcd_port: u16,
     /// The API server's.
     pub(crate) port: u16,
     supervisor: Mutex<Option<Child>>,
     pub(crate) network: Network,
+    pub(crate) tls: Tls,
     pub(crate) client: Client,
 }
 
@@ -78,7 +80,8 @@ impl ControlPlane {
             .expect("sh runs");
 
         let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("the name is one");
-        let network = Network::start(&identity, &directory.join("egress"));
+        let tls = Tls::of(&identity);
+        let network = Network::start(&tls, &directory.join("egress"));
         write_settings(&directory, &identity);
         let (port, etcd_port) = (free_port(), free_port());
         for user in [ADMIN, "controllers", "scheduler"] {
@@ -86,7 +89,7 @@ impl ControlPlane {
         }
         let client = client(&directory.join(ADMIN)).await;
         let supervisor = Some(supervisor).into();
-        let plane = Self { directory, binaries, etcd_port, port, supervisor, network, client };
+        let plane = Self { directory, binaries, etcd_port, port, supervisor, network, tls, client };
 
         let (urls, peers) = (format!("http://127.0.0.1:{etcd_port}"), format!("http://127.0.0.1:{}", free_port()));
         plane.run(
@@ -199,6 +202,13 @@ impl ControlPlane {
         directory
     }
 
+    /// The program, as somebody who may do everything.
+    pub(crate) fn kubectl(&self) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(self.binaries.join("kubectl"));
+        command.env("KUBECONFIG", self.directory.join(ADMIN)).env("KUBECACHEDIR", self.directory.join("kubectl"));
+        command
+    }
+
     /// What a client needs to be `token`'s owner at this port.
     pub(crate) fn kubeconfig(&self, port: u16, token: &str, namespace: &str) -> Value {
         kubeconfig(port, token, namespace, &self.directory)
@@ -250,7 +260,7 @@ fn resource(object: &Value) -> String {
 
 /// Where the control plane's programs are.
 pub(crate) fn binaries() -> Result<PathBuf, String> {
-    let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+    let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"];
     let holds_them = |directory: &PathBuf| names.iter().all(|name| directory.join(name).is_file());
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
