@@ -204,8 +204,15 @@ impl ControlPlane {
 
     /// The program, as somebody who may do everything.
     pub(crate) fn kubectl(&self) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(self.binaries.join("kubectl"));
-        command.env("KUBECONFIG", self.directory.join(ADMIN)).env("KUBECACHEDIR", self.directory.join("kubectl"));
+        let mut command = self.running_kubectl(self.binaries.join("kubectl"));
+        command.env("KUBECONFIG", self.directory.join(ADMIN));
+        command
+    }
+
+    /// A program that may run kubectl, which then leaves nothing behind.
+    pub(crate) fn running_kubectl(&self, program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(program);
+        command.env("KUBECACHEDIR", self.directory.join("kubectl"));
         command
     }
 

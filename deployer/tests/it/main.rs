@@ -7,6 +7,7 @@ mod contention;
 mod control_plane;
 mod cost;
 mod failures;
+mod hints;
 mod input;
 mod network;
 mod node;
@@ -16,6 +17,7 @@ mod reported;
 mod role;
 mod scene;
 mod situations;
+mod yaml;
 
 use std::process::ExitCode;
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
@@ -102,6 +104,8 @@ fn main() -> ExitCode {
         role::trials(bed),
         input::trials(bed),
         connection::trials(bed),
+        hints::trials(bed),
+        yaml::trials(bed),
         commands::trials(bed),
         cost::trials(bed),
     ];

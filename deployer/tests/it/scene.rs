@@ -285,7 +285,36 @@ impl Scene {
         self.kubectl_reading(&document.to_string(), &["apply", "-f", "-"]).await;
     }
 
+    /// A line as a person would copy it, with kubectl and the deployer on PATH.
+    pub(crate) fn shell(&self, line: &str) -> Command {
+        let deployer = Path::new(env!("CARGO_BIN_EXE_deployer")).parent().expect("it is in a directory");
+        let inherited = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{}:{inherited}", self.plane.binaries.display(), deployer.display());
+        let mut command = self.plane.running_kubectl("sh");
+        command.args(["-c", line]).env("PATH", path).env("KUBECONFIG", &self.kubeconfig);
+        command.current_dir(&self.commits.clone).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// What kubectl would create from this text, or why it would not.
+    pub(crate) async fn make(&self, text: &str) -> Result<Vec<Value>, String> {
+        let arguments = ["create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-"];
+        let printed = self.ask_kubectl(text, &arguments).await?;
+        let documents = serde_json::Deserializer::from_str(&printed).into_iter().collect::<Result<Vec<Value>, _>>();
+        let mut documents = documents.map_err(|error| error.to_string())?;
+        for list in documents.extract_if(.., |document| document["kind"] == "List").collect::<Vec<_>>() {
+            documents.extend(list["items"].as_array().cloned().unwrap_or_default());
+        }
+        Ok(documents)
+    }
+
     async fn kubectl_reading(&self, input: &str, arguments: &[&str]) -> String {
+        let answer = self.ask_kubectl(input, arguments).await;
+        answer.unwrap_or_else(|said| panic!("kubectl {arguments:?}: {said}"))
+    }
+
+    /// What it prints, or else what it says.
+    pub(crate) async fn ask_kubectl(&self, input: &str, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.plane.kubectl();
         command.args(["-n", &self.namespace]).args(arguments).stdin(Stdio::piped());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it was built");
@@ -293,9 +322,8 @@ impl Scene {
         stdin.write_all(input.as_bytes()).await.expect("it reads");
         drop(stdin);
         let output = child.wait_with_output().await.expect("it ends");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kubectl {arguments:?}: {said}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
     pub(crate) fn start(&self, commit: &str, more: &[&str]) -> Running {
