@@ -19,7 +19,7 @@ MAKEFLAGS   += --no-print-directory
 BUILD       := $(or $(CARGO_TARGET_DIR),target)
 NATIVE      := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 CACHE       := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/request-info
-export KUBEBUILDER_ASSETS ?= $(CACHE)/kubernetes-1.34.4/bin
+export KUBEBUILDER_ASSETS := $(or $(KUBEBUILDER_ASSETS),$(shell e2e/cluster.sh assets))
 
 # Linked statically: the host runs inside an image that has nothing else, the deployer on any Jenkins node.
 STATIC   := RUSTFLAGS='-C target-feature=+crt-static'

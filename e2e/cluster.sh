@@ -5,6 +5,7 @@
 #
 #   cluster.sh packages [CALLED=PACKAGE]  installs what is missing (Debian, Ubuntu), of these, too: mvn=maven
 #   cluster.sh binaries                   builds Kubernetes, once, in about 6 minutes
+#   cluster.sh assets                     prints the directory of what that builds
 #   cluster.sh run COMMAND [ARG...]       runs COMMAND inside a fresh cluster, and nothing is left of the cluster when it ends
 #   cluster.sh shell                      a shell inside a fresh cluster
 #   cluster.sh load-balancer PORT HEALTH  inside: HAProxy on $EDGE:80 for a Service's nodePort and healthCheckNodePort,
@@ -16,10 +17,11 @@
 # RuntimeClass wasmtime-spin-v2 is Spin's own shim where that is on PATH, else spin-runtime beside this file.
 set -euo pipefail
 
-KUBERNETES=1.34.4 ETCD=3.6.4 # the etcd whose client this Kubernetes requires, so that one go.mod serves both
+SELF=$(realpath "$0")
+PATCH=4 # of the Kubernetes that cluster.yaml asks of EKS
+KUBERNETES=$(sed -n 's/^  version: "\(.*\)"/\1/p' "${SELF%/*}/../infrastructure/cluster.yaml").$PATCH
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/request-info/kubernetes-$KUBERNETES
 BIN=$CACHE/bin
-SELF=$(realpath "$0")
 HOST=10.89.0.1 EDGE=10.89.0.100
 declare -A ADDRESS=([node-a]=10.89.0.11 [node-b]=10.89.0.12)
 declare -A PODS=([node-a]=10.244.1.0/24 [node-b]=10.244.2.0/24)
@@ -51,28 +53,30 @@ packages() { # packages [CALLED=PACKAGE...]: of ours, and of these
 # k8s.io/kubernetes replaces its staging modules by paths; a module that requires it must pin them itself.
 binaries() (
   [ ! -d "$BIN" ] || exit 0
-  type -P go >/dev/null || die "Kubernetes is built from its Go modules, and there is no go on PATH: install Go 1.24 or newer"
+  type -P go >/dev/null || die "Kubernetes is built from its Go modules, and there is no go on PATH: install Go 1.25 or newer"
   mkdir -p "$CACHE"
   exec 9>"$CACHE/lock"
   flock 9
   [ ! -d "$BIN" ] || exit 0 # another one built it meanwhile
-  echo "cluster.sh: building Kubernetes $KUBERNETES and etcd $ETCD from their Go modules, once; about 6 minutes on two cores" >&2
-  local build go_mod minor=${KUBERNETES#*.} name version=k8s.io/component-base/version
+  echo "cluster.sh: building Kubernetes $KUBERNETES and its etcd from their Go modules, once; about 6 minutes on two cores" >&2
+  local build etcd go_mod minor=${KUBERNETES#*.} name version=k8s.io/component-base/version
   build=$(mktemp -d "$CACHE/build.XXXXXX")
   trap 'rm -rf "$build"' EXIT
   trap 'exit 1' INT TERM
   cd "$build"
-  printf 'module kubernetes\n\ngo 1.24.0\n' >go.mod
   go_mod=$(go mod download -json "k8s.io/kubernetes@v$KUBERNETES" | sed -n 's/.*"GoMod": "\(.*\)".*/\1/p')
+  etcd=$(sed -n 's/^\tgo.etcd.io\/etcd\/client\/v3 //p' "$go_mod") # whose client it requires: one go.mod serves both
   {
-    printf 'require (\n\tk8s.io/kubernetes v%s\n\tgo.etcd.io/etcd/server/v3 v%s\n)\n\nreplace (\n' "$KUBERNETES" "$ETCD"
+    printf 'module kubernetes\n\n'
+    sed -n '/^go /p' "$go_mod"
+    printf 'require (\n\tk8s.io/kubernetes v%s\n\tgo.etcd.io/etcd/server/v3 %s\n)\n\nreplace (\n' "$KUBERNETES" "$etcd"
     sed -n 's/^\t*\(k8s.io\/[^ ]*\) => .\/staging.*/\1/p' "$go_mod" | sort -u | while read -r name; do
       printf '\t%s => %s v0.%s\n' "$name" "$name" "$minor"
     done
     printf ')\n\ntool (\n\tgo.etcd.io/etcd/server/v3\n'
     printf '\tk8s.io/kubernetes/cmd/%s\n' kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl
     printf ')\n'
-  } >>go.mod
+  } >go.mod
   go mod tidy >tidy.log 2>&1 || { cat tidy.log >&2; die "the Go modules of Kubernetes could not be had; is the module proxy reachable?"; }
   CGO_ENABLED=0 go build -trimpath -o built/ \
     -ldflags "-s -w -X $version.gitVersion=v$KUBERNETES -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*}" tool
@@ -304,7 +308,7 @@ X
 
 cluster() { # inside the namespaces, as their first process: when it ends, the kernel ends whatever runs in them
   local name
-  export HOST EDGE KUBECONFIG=$RUN/admin.kubeconfig DOCKER_HOST=unix://$RUN/docker.sock PATH=$BIN:$PATH TMPDIR=$RUN/tmp
+  export HOST EDGE KUBECONFIG=$RUN/admin.kubeconfig DOCKER_HOST=unix://$RUN/docker.sock PATH=${SELF%/*}/bin:$BIN:$PATH TMPDIR=$RUN/tmp
   mkdir "$TMPDIR"
   mount -t tmpfs tmpfs /run # /run/netns and /run/containerd are this cluster's alone
   for name in etc opt usr/libexec var/lib var/log; do # what containerd, dockerd, kubelet and CNI write there goes with $RUN
@@ -389,6 +393,7 @@ X
 
 case ${1:-} in
   packages | binaries | run | shell | restart | cluster | prompt | sweep) "$@" ;;
+  assets) echo "$BIN" ;;
   load-balancer) shift; load_balancer "$@" ;;
   *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
 esac

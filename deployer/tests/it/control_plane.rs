@@ -17,9 +17,6 @@ use serde_json::Value;
 
 use crate::network::{Network, Tls};
 
-/// Which Kubernetes `e2e/cluster.sh binaries` builds.
-const VERSION: &str = "1.34.4";
-
 /// Starts each line `NAME COMMAND` that it reads. When our end of its standard input is closed, which the operating
 /// system does however we end, it ends them all and removes their directory.
 const SUPERVISOR: &str = r#"
@@ -265,20 +262,21 @@ fn resource(object: &Value) -> String {
     text(&object["resource"]) + &subresource.unwrap_or_default()
 }
 
-/// Where the control plane's programs are.
+/// Where the control plane's programs are: `e2e/cluster.sh` knows where it builds them.
 pub(crate) fn binaries() -> Result<PathBuf, String> {
     let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"];
     let holds_them = |directory: &PathBuf| names.iter().all(|name| directory.join(name).is_file());
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-    let cached = cache.unwrap_or_default().join(format!("request-info/kubernetes-{VERSION}/bin"));
-    let candidates = [variable("KUBEBUILDER_ASSETS"), Some(cached.clone())];
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../e2e/cluster.sh");
+    let answer = Command::new(script).arg("assets").output().map_err(|error| format!("{script} assets: {error}"))?;
+    let built = PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim_end());
+    let candidates = [variable("KUBEBUILDER_ASSETS"), Some(built.clone())];
     candidates.into_iter().flatten().find(holds_them).ok_or_else(|| {
         format!(
             "no control plane to test on: {} are neither in {} nor in the directory that KUBEBUILDER_ASSETS names; \
              `make test` builds them first, and so does `e2e/cluster.sh binaries` (about 6 minutes, once)",
             names.join(", "),
-            cached.display()
+            built.display()
         )
     })
 }
