@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::Bed;
 use crate::control_plane::ControlPlane;
-use crate::node::{Life, NOT_READY};
+use crate::node::{HEALTHY, Life, NOT_READY};
 use crate::proxy::{Asked, Fate, HttpProxy};
 use crate::scene::{Run, Running, Scene};
 use crate::situations::done;
@@ -67,6 +67,8 @@ async fn lagging(plane: Plane, plural: &'static str, case: &str) {
     if case != "first deploy" {
         scene.deploy_old().await;
     }
+    // Not yet ready when they are listed.
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY).then(2, &HEALTHY)).await;
     let late = Fate::Late(Duration::from_secs(3));
     let _proxy = scene.through(move |asked| if asked.watches(plural) { late } else { Fate::Answered }).await;
     done(&scene, &scene.deploy(new).await, new, 2).await;

@@ -117,8 +117,6 @@ const FAILURES: &[Failure] = &[
         cause: &["x509: certificate signed by unknown authority"], ..PULL_IN_DOUBT },
     Failure { name: "50 a proxy that answers with a page is quoted whole", says: || pull("failed to decode manifest: invalid character '<' looking for beginning of value"),
         cause: &["invalid character '<' looking for beginning of value"], ..PULL_IN_DOUBT },
-    Failure { name: "50 a proxy that asks for a login is quoted with its status", says: || pull("unexpected status from HEAD request to https://10.89.0.1:5000/v2/app/manifests/nope: 407 Proxy Authentication Required"),
-        cause: &["407 Proxy Authentication Required"], ..PULL_IN_DOUBT },
     Failure { name: "50 a registry that is overloaded is a doubt", says: || pull("unexpected status from HEAD request to https://10.89.0.1:5000/v2/app/manifests/nope: 503 Service Unavailable"),
         cause: &["503 Service Unavailable"], ..PULL_IN_DOUBT },
 

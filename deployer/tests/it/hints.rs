@@ -15,7 +15,7 @@ use crate::control_plane::ControlPlane;
 use crate::failures::failed;
 use crate::node::{CRASH, Life, NO_CONFIG_MAP, NOT_FOUND, NOT_READY, Observation, REGISTRY_DOWN};
 use crate::proxy::{Asked, Fate};
-use crate::scene::{Run, Scene};
+use crate::scene::{NAME, Run, Scene};
 
 type Plane = &'static ControlPlane;
 
@@ -23,7 +23,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     let mut trials = vec![
         bed.trial("59 what is printed after a signal runs as printed", after_a_signal),
         bed.trial("59 what is printed after a timeout runs as printed", after_a_timeout),
-        bed.trial("59 what is printed of a Deployment that is missing runs as printed", of_nothing),
+        bed.trial("a Deployment that is missing has one exit code in every command", of_nothing),
         bed.trial("59 what is printed by status runs as printed", by_status),
         bed.trial("59 the shipped Role is named for what it allows, and for nothing else", role_named),
         bed.trial("where there is no earlier revision none is offered", no_earlier_revision),
@@ -131,12 +131,13 @@ async fn after_a_timeout(plane: Plane) {
 }
 
 async fn of_nothing(plane: Plane) {
-    let scene = Scene::with_old(plane).await;
+    let scene = Scene::set(plane).await;
     with_contexts(&scene);
     for command in ["status", "rollback"] {
-        let run = scene.run(&[command, "no-such-deployment", "--context", "test"]).await;
-        run.ends_for(3, "DeploymentMissing", &["no-such-deployment"]);
-        all_run(&scene, &run).await;
+        let run = scene.run(&[command, NAME, "--context", "test"]).await;
+        run.ends_for(3, "DeploymentMissing", &[NAME]);
+        let get = format!("kubectl --context test -n {} get deployments", scene.namespace);
+        assert!(commands(&run).contains(&get), "{run}");
     }
 }
 

@@ -267,7 +267,8 @@ async fn node_lost(plane: Plane) {
     let run = running.end().await;
     run.ends_with(0, &["done", &new[..12]]);
     assert!(run.json["warnings"].to_string().contains(&lost.name_any()), "{run}");
-    assert!((30..120).contains(&run.took.as_secs()), "{run}");
+    // Half a minute, less what timestamps of whole seconds may be off.
+    assert!((28..120).contains(&run.took.as_secs()), "{run}");
 }
 
 async fn new_pod_lost(plane: Plane) {
@@ -309,7 +310,7 @@ async fn finalizer(plane: Plane) {
     let run = running.end().await;
     run.ends_with(0, &["done", &new[..12]]);
     assert!(run.json["warnings"].to_string().contains(&held.name_any()), "{run}");
-    assert!((30..120).contains(&run.took.as_secs()), "{run}");
+    assert!((28..120).contains(&run.took.as_secs()), "{run}");
 }
 
 async fn deleted(plane: Plane) {
