@@ -9,13 +9,13 @@ use crate::Bed;
 use crate::control_plane::ControlPlane;
 use crate::node::{
     BAD_COMMAND, BAD_NAME, CRASH, HEALTHY, LIVENESS_KILL, Life, NEVER_PULLED, NO_CONFIG_MAP, NO_HANDLER,
-    NO_NAME_SERVER, NO_REPOSITORY, NO_SECRET, NOT_FOUND, OUT_OF_MEMORY, Observation, REGISTRY_DOWN, ROOT,
+    NO_NAME_SERVER, NO_REPOSITORY, NO_SECRET, NOT_FOUND, OUT_OF_MEMORY, Observation, Observed, REGISTRY_DOWN, ROOT,
 };
 use crate::scene::{Run, Scene};
 
 struct Failure {
     name: &'static str,
-    says: fn() -> Observation,
+    says: Observed,
     /// In the template, before the new commit: what stands there and what takes its place.
     template: &'static [(&'static str, &'static str)],
     reason: &'static str,

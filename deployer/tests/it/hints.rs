@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::Bed;
 use crate::control_plane::ControlPlane;
 use crate::failures::failed;
-use crate::node::{CRASH, Life, NO_CONFIG_MAP, NOT_FOUND, NOT_READY, Observation, REGISTRY_DOWN};
+use crate::node::{CRASH, Life, NO_CONFIG_MAP, NOT_FOUND, NOT_READY, Observed, REGISTRY_DOWN};
 use crate::proxy::{Asked, Fate};
 use crate::scene::{NAME, Run, Scene};
 
@@ -40,7 +40,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     trials
 }
 
-const FAILURES: &[(&str, fn() -> Observation)] = &[
+const FAILURES: &[(&str, Observed)] = &[
     ("a missing image", || NOT_FOUND.clone()),
     ("a crash", || CRASH.clone()),
     ("a missing ConfigMap", || NO_CONFIG_MAP.clone()),
@@ -92,7 +92,7 @@ async fn all_run(scene: &Scene, run: &Run) {
     }
 }
 
-async fn after_a_failure(plane: Plane, says: &fn() -> Observation, rollback: bool) {
+async fn after_a_failure(plane: Plane, says: &Observed, rollback: bool) {
     let scene = Scene::with_old(plane).await;
     let new = &scene.commits.new;
     with_contexts(&scene);

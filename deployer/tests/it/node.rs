@@ -173,6 +173,9 @@ fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// Makes the same observation each time.
+pub(crate) type Observed = fn() -> Observation;
+
 /// What becomes of the pods of one commit.
 #[derive(Clone, Debug)]
 pub(crate) struct Life {

@@ -205,11 +205,12 @@ async fn refuse(stream: &mut (impl AsyncWrite + Unpin), status: u16, retry_after
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": format!("the network of the tests: {reason}"), "reason": reason, "code": status,
     });
-    let (body, mut head) = (body.to_string(), format!("HTTP/1.1 {status} {reason}\r\n"));
-    if let Some(seconds) = retry_after {
-        head += &format!("Retry-After: {seconds}\r\n");
-    }
-    head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let retry_after = retry_after.map_or_else(String::new, |seconds| format!("Retry-After: {seconds}\r\n"));
+    let (body, kind) = (body.to_string(), "Content-Type: application/json");
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status} {reason}\r\n{retry_after}{kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all((head + &body).as_bytes()).await?;
     stream.shutdown().await
 }

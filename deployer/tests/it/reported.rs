@@ -15,7 +15,7 @@ use crate::Bed;
 use crate::control_plane::ControlPlane;
 use crate::failures::{TOO_MANY, failed, pull};
 use crate::node::{
-    BAD_COMMAND, CRASH, HEALTHY, Life, NO_CONFIG_MAP, NOT_FOUND, NOT_READY, Observation, REGISTRY_DOWN, ROOT,
+    BAD_COMMAND, CRASH, HEALTHY, Life, NO_CONFIG_MAP, NOT_FOUND, NOT_READY, Observation, Observed, REGISTRY_DOWN, ROOT,
 };
 use crate::proxy::Fate;
 use crate::scene::{NAME, STRATEGY, Scene, image};
@@ -61,13 +61,13 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     trials.extend(names.map(|(name, others)| bed.trial(name, async |plane| others.is_ignored(plane).await)));
     trials.extend(["registry.example/other", "docker-pullable://registry.example/request-info"].map(|name| {
         bed.trial(format!("38 one digest, also under the name {name}, is one image"), async move |plane| {
-            names_differ(plane, name).await
+            names_differ(plane, name).await;
         })
     }));
     trials.extend(REPLICAS.iter().map(|case| bed.trial(case.name, async |plane| case.stay(plane).await)));
     trials.extend(READ_BY_PODS.iter().map(|(kind, more)| {
         bed.trial(format!("41 a {kind} that the pods read is written before them"), async move |plane| {
-            before_pods(plane, kind, more).await
+            before_pods(plane, kind, more).await;
         })
     }));
     trials.extend(REJECTIONS.iter().map(|(reason, message)| {
@@ -314,7 +314,7 @@ const REJECTIONS: &[(&str, &str)] = &[
     ("UnexpectedAdmissionError", "Allocate failed due to no healthy devices present, which is unexpected"),
 ];
 
-/// The ReplicaSet makes new ones without end: the test has to.
+/// The `ReplicaSet` makes new ones without end: the test has to.
 async fn end_it(scene: &Scene) {
     scene.api::<Deployment>().delete(NAME, &DeleteParams::background()).await.expect("it can be");
 }
@@ -344,7 +344,7 @@ async fn evicted_again(plane: Plane) {
 }
 
 /// What the pods of the same commit said when the deployer began.
-const BEFORE: &[(&str, fn() -> Observation)] = &[
+const BEFORE: &[(&str, Observed)] = &[
     ("an image that was missing", || NOT_FOUND.clone()),
     ("a registry that refused", || pull("401 Unauthorized")),
     ("a crash", || CRASH.clone()),
@@ -353,7 +353,7 @@ const BEFORE: &[(&str, fn() -> Observation)] = &[
     ("an image that would have run as root", || ROOT.clone()),
 ];
 
-async fn repaired(plane: Plane, said: &fn() -> Observation) {
+async fn repaired(plane: Plane, said: &Observed) {
     let scene = Scene::with_old(plane).await;
     let new = &scene.commits.new;
     scene.kubelet.let_pods_of(new, Life::of(&said())).await;
@@ -450,7 +450,7 @@ struct History {
     name: &'static str,
     recreate: bool,
     /// Of `new`, and of `newer`.
-    fates: [fn() -> Observation; 2],
+    fates: [Observed; 2],
     by_command: bool,
 }
 

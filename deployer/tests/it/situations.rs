@@ -20,7 +20,7 @@ type Plane = &'static ControlPlane;
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     vec![
         // The longest first.
-        bed.trial("19 a pod that no node takes for a minute has failed", unschedulable),
+        bed.trial("19 a pod that cannot be scheduled for a minute has failed", unschedulable),
         bed.trial("23 a node lost in mid-rollout delays it and is warned of", node_lost),
         bed.trial("23 a new pod on a node that is lost is replaced", new_pod_lost),
         bed.trial("24 an old pod that a finalizer holds is warned of and not waited for", finalizer),
@@ -36,7 +36,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
         bed.trial("16 an exceeded quota is the cause", quota),
         bed.trial("17 pods that admission refuses are the cause", admission),
         bed.trial("18 a LimitRange that refuses pods is the cause", limit_range),
-        bed.trial("20 a pod that fits nowhere until a node is added is waited for", node_added),
+        bed.trial("20 a pod that cannot be scheduled until a node is added is waited for", node_added),
         bed.trial(
             "21 a progress deadline that passed for an earlier commit says nothing of this one",
             earlier_deadline,
@@ -50,7 +50,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
         bed.trial("30 old pods that are slow to go are waited for", slow_to_go),
         bed.trial("33 a token that is not valid is named", bad_token),
         bed.trial("34 after a failure with --rollback the old commit serves", rolled_back),
-        bed.trial("34 a first deploy that fails has nothing to go back to, and stays as it is", nothing_to_go_back_to),
+        bed.trial("34 a first deploy that fails has no earlier revision, and stays as it is", nothing_to_go_back_to),
         bed.trial("35 a failure whose rollback fails too has a verdict of its own", rollback_fails),
         bed.trial("pods that do not say their commit are a warning", no_proof),
         bed.trial("pods that answer with another commit are a failure to look at at once", other_commit_proved),
