@@ -13,7 +13,7 @@
 #   cluster.sh restart NAME               inside: a component that was ended, `apiserver` for example
 #
 # COMMAND finds KUBECONFIG, DOCKER_HOST, kubectl on PATH, the registry at $HOST:5000, the visitors' network namespace
-# `edge`, and in $RUN each component's NAME.log and NAME.pid. Clusters can run side by side.
+# `edge`, and in $RUN each component's NAME.log and NAME.pid, and the API server's audit.log. Clusters can run side by side.
 # RuntimeClass wasmtime-spin-v2 is Spin's own shim where that is on PATH, else spin-runtime beside this file.
 set -euo pipefail
 
@@ -46,8 +46,9 @@ packages() { # packages [CALLED=PACKAGE...]: of ours, and of these
   [ ${#missing[@]} -gt 0 ] || return 0
   [ "$(id -u)" = 0 ] || die "packages are installed by root: sudo $0 packages"
   echo "cluster.sh: installing ${missing[*]}; this takes a minute" >&2
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -qq "${missing[@]}" >/dev/null
+  local words
+  words=$({ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -qq "${missing[@]}"; } 2>&1) ||
+    die "apt-get could not install ${missing[*]}:"$'\n'"$words"
 }
 
 # k8s.io/kubernetes replaces its staging modules by paths; a module that requires it must pin them itself.
@@ -158,6 +159,17 @@ proxy,system:kube-proxy,4
 node-a,system:node:node-a,5,"system:nodes"
 node-b,system:node:node-b,6,"system:nodes"
 X
+  # Of each write that may matter who did it and when, and of pods what became of them.
+  cat >"$RUN/audit-policy.yaml" <<X
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+omitManagedFields: true
+rules:
+  - {level: RequestResponse, verbs: [create, update, patch, delete], resources: [{group: "", resources: [pods, pods/status]}]}
+  - {level: Metadata, verbs: [create, update, patch, delete], resources: [{group: "", resources: [configmaps]}, {group: apps, resources: [deployments]}]}
+  - {level: None}
+X
   start etcd - etcd --data-dir "$RUN/etcd" --unsafe-no-fsync=true \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
     --listen-peer-urls http://127.0.0.1:2380
@@ -165,6 +177,7 @@ X
     --bind-address=$HOST --advertise-address=$HOST --service-cluster-ip-range=10.96.0.0/16 \
     --service-account-key-file="$RUN/sa.pub" --service-account-signing-key-file="$RUN/sa.key" \
     --service-account-issuer=https://kubernetes.default.svc --authorization-mode=Node,RBAC \
+    --audit-policy-file="$RUN/audit-policy.yaml" --audit-log-path="$RUN/audit.log" --audit-log-maxsize=1000 \
     --token-auth-file="$RUN/tokens.csv" --allow-privileged=true --kubelet-preferred-address-types=InternalIP \
     --default-not-ready-toleration-seconds=5 --default-unreachable-toleration-seconds=5
   for user in admin manager scheduler proxy node-a node-b; do kubeconfig $user; done
@@ -281,7 +294,8 @@ node() {
   await "containerd-$name" ctr -a "$state/containerd.sock" version
   ctr -a "$state/containerd.sock" -n k8s.io images import "$RUN/pause.tar" >/dev/null
   start "kubelet-$name" "$name" kubelet --config="$state/kubelet.yaml" --kubeconfig="$RUN/$name.kubeconfig" \
-    --root-dir="$state/kubelet" --cert-dir="$state/pki" --hostname-override="$name" --node-ip="${ADDRESS[$name]}"
+    --root-dir="$state/kubelet" --cert-dir="$state/pki" --hostname-override="$name" --node-ip="${ADDRESS[$name]}" \
+    --node-labels=spin=true
   start "proxy-$name" "$name" kube-proxy --kubeconfig="$RUN/proxy.kubeconfig" --hostname-override="$name" --proxy-mode=iptables \
     --cluster-cidr=10.244.0.0/16 --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
 }
@@ -325,7 +339,7 @@ cluster() { # inside the namespaces, as their first process: when it ends, the k
   pause_image
   controllers
   for name in node-a node-b; do node $name; done
-  kubectl create -f - >/dev/null <<<'{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "wasmtime-spin-v2"}, "handler": "spin-v2"}'
+  kubectl create -f "${SELF%/*}/../kubernetes/runtimeclass.yaml" >/dev/null
   await registry curl -sf http://$HOST:5000/v2/
   for name in node-a node-b; do
     await "kubelet-$name" kubectl wait --for=condition=Ready node/$name --timeout=1s
