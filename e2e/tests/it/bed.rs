@@ -102,16 +102,29 @@ impl Namespace {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
+    /// As the administrator: creates or replaces an object of this namespace.
+    pub(crate) fn apply(&self, document: &Value) {
+        let file = self.kubeconfig.with_extension("json");
+        std::fs::write(&file, document.to_string()).expect("the directory is the bed's");
+        self.kubectl(&["apply", "-f", file.to_str().expect("the path is UTF-8")]);
+    }
+
     pub(crate) fn get(&self, arguments: &[&str]) -> Value {
         let text = self.kubectl(&[&["get", "--output=json"], arguments].concat());
         serde_json::from_str(&text).expect("kubectl prints JSON")
     }
 
-    /// The pods of the Deployment that are not on their way out.
+    /// Admits pods that `restricted` does not.
+    pub(crate) fn allow_everything(&self) {
+        let level = "pod-security.kubernetes.io/enforce=privileged";
+        run(Command::new("kubectl").args(["label", "--overwrite", "namespace", &self.name, level]));
+    }
+
+    /// The pods of the Deployment that are not on their way out, and that have not ended.
     pub(crate) fn pods(&self) -> Vec<Value> {
         let mut list = self.get(&["pods", &format!("--selector=app.kubernetes.io/name={NAME}")]);
         let Value::Array(mut pods) = list["items"].take() else { panic!("no list of pods: {list}") };
-        pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null() && pod["status"]["phase"] != "Failed");
         pods
     }
 
@@ -242,6 +255,12 @@ impl Outcome {
     pub(crate) fn expect(self, exit_code: i32) -> Self {
         assert_eq!(self.exit_code, exit_code, "{}\n{:#}", self.log, self.report);
         assert_eq!(self.report["exit_code"], json!(exit_code), "{:#}", self.report);
+        self
+    }
+
+    /// Panics unless this stable word is the reason.
+    pub(crate) fn because(self, reason: &str) -> Self {
+        assert_eq!(self.report["reason"], json!(reason), "{}\n{:#}", self.log, self.report);
         self
     }
 

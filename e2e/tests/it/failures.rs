@@ -11,13 +11,13 @@ use crate::manifest::Manifest;
 use crate::road::{Flaw, Road, flawed_image, image, repository, road};
 use crate::visitors::Visitors;
 
-/// Deploys the first commit, then lets `attempt` deploy the second; that must fail with these words, and the first
-/// must be back.
-fn fails(name: &str, words: &[&str], attempt: impl FnOnce(&Namespace, &Road) -> Outcome) {
+/// Deploys the first commit, then lets `attempt` deploy the second; that must fail for this reason and with these words,
+/// and the first must be back.
+fn fails(name: &str, reason: &str, words: &[&str], attempt: impl FnOnce(&Namespace, &Road) -> Outcome) {
     let road = road();
     let namespace = Namespace::create(name);
     namespace.deploy(road, &Manifest::quick(), &road.commits[0], &[]).expect(0);
-    attempt(&namespace, road).expect(1).says(words);
+    attempt(&namespace, road).expect(1).because(reason).says(words);
     let image = json!(image(&road.commits[0]));
     for pod in namespace.pods() {
         assert_eq!(pod["spec"]["containers"][0]["image"], image);
@@ -25,13 +25,13 @@ fn fails(name: &str, words: &[&str], attempt: impl FnOnce(&Namespace, &Road) -> 
 }
 
 /// With another manifest, while visitors come.
-fn fails_with(name: &str, words: &[&str], manifest: &Manifest) {
-    fails_as(name, words, manifest, image);
+fn fails_with(name: &str, reason: &str, words: &[&str], manifest: &Manifest) {
+    fails_as((name, reason), words, manifest, image);
 }
 
 /// With another image, while visitors come.
-fn fails_as(name: &str, words: &[&str], manifest: &Manifest, image: impl FnOnce(&str) -> String) {
-    fails(name, words, |namespace, road| {
+fn fails_as((name, reason): (&str, &str), words: &[&str], manifest: &Manifest, image: impl FnOnce(&str) -> String) {
+    fails(name, reason, words, |namespace, road| {
         let commit = &road.commits[1];
         let visitors = Visitors::few(namespace.node_port("node-a"));
         let outcome = namespace.deploy_image(road, manifest, commit, &image(commit), &["--rollback"]);
@@ -42,41 +42,41 @@ fn fails_as(name: &str, words: &[&str], manifest: &Manifest, image: impl FnOnce(
     });
 }
 
-fn absent(commit: &str) -> String {
+pub(crate) fn absent(commit: &str) -> String {
     format!("{}:{}", repository("absent"), &commit[..12])
 }
 
 pub(crate) fn an_image_that_does_not_exist() {
-    fails_as("absent", &["absent:", "not found"], &Manifest::quick(), absent);
+    fails_as(("absent", "ImageMissing"), &["absent:", "not found"], &Manifest::quick(), absent);
 }
 
 pub(crate) fn an_image_that_is_never_pulled() {
     let manifest = Manifest::quick().with_container("/imagePullPolicy", json!("Never"));
-    fails_as("never-pulled", &["absent:", "ErrImageNeverPull"], &manifest, absent);
+    fails_as(("never-pulled", "ImageNeverPulled"), &["absent:", "ErrImageNeverPull"], &manifest, absent);
 }
 
 pub(crate) fn a_component_that_ends_at_start() {
     let image = |commit: &str| flawed_image(commit, Flaw::EndsAtStart);
     // The host's own words, from the log of the container that ended.
-    fails_as("ends-at-start", &["request_info.wasm"], &Manifest::quick(), image);
+    fails_as(("ends-at-start", "CrashLoop"), &["request_info.wasm"], &Manifest::quick(), image);
 }
 
 pub(crate) fn a_component_that_never_gets_ready() {
     let image = |commit: &str| flawed_image(commit, Flaw::NeverReady);
-    fails_as("never-ready", &["404"], &Manifest::quick().impatient(), image);
+    fails_as(("never-ready", "NeverReady"), &["404"], &Manifest::quick().impatient(), image);
 }
 
 pub(crate) fn a_misconfigured_variable() {
     let variable = json!({"name": "SPIN_VARIABLE_TRUSTED_PROXIES", "value": "nonsense"});
     let words = ["trusted_proxies has \"nonsense\", which is neither an IP address nor a CIDR block"];
-    fails_with("misconfigured", &words, &Manifest::quick().impatient().with_environment(variable));
+    fails_with("misconfigured", "NeverReady", &words, &Manifest::quick().impatient().with_environment(variable));
 }
 
 pub(crate) fn a_missing_config_map() {
     let source = json!({"configMapKeyRef": {"name": "absent", "key": "proxies"}});
     let variable = json!({"name": "SPIN_VARIABLE_TRUSTED_PROXIES", "valueFrom": source});
     let words = ["CreateContainerConfigError", "configmap \"absent\" not found"];
-    fails_with("no-config-map", &words, &Manifest::quick().with_environment(variable));
+    fails_with("no-config-map", "ConfigMissing", &words, &Manifest::quick().with_environment(variable));
 }
 
 pub(crate) fn a_missing_secret() {
@@ -84,29 +84,68 @@ pub(crate) fn a_missing_secret() {
         .impatient()
         .with("/spec/template/spec/volumes", json!([{"name": "secret", "secret": {"secretName": "absent"}}]))
         .with_container("/volumeMounts", json!([{"name": "secret", "mountPath": "/secret"}]));
-    fails_with("no-secret", &["secret \"absent\" not found"], &manifest);
+    fails_with("no-secret", "VolumeNotMounted", &["secret \"absent\" not found"], &manifest);
 }
 
 pub(crate) fn a_missing_runtime_class() {
     let manifest = Manifest::quick().with("/spec/template/spec/runtimeClassName", json!("absent"));
-    fails_with("no-runtime-class", &["RuntimeClass", "\"absent\""], &manifest);
+    fails_with("no-runtime-class", "RuntimeClassMissing", &["RuntimeClass", "\"absent\""], &manifest);
 }
 
 pub(crate) fn a_handler_that_the_nodes_do_not_have() {
     let class = fs::canonicalize(root().join("e2e/tests/no-handler.yaml")).expect("it stands beside the tests");
     run(Command::new("kubectl").arg("apply").arg("--filename").arg(class));
     let manifest = Manifest::quick().with("/spec/template/spec/runtimeClassName", json!("no-handler"));
-    fails_with("no-handler", &["no runtime for \"absent\" is configured"], &manifest);
+    fails_with("no-handler", "HandlerMissing", &["no runtime for \"absent\" is configured"], &manifest);
+}
+
+pub(crate) fn an_image_that_would_run_as_root() {
+    let manifest = Manifest::quick().without("/spec/template/spec/securityContext/runAsUser");
+    fails_with("as-root", "RunsAsRoot", &["CreateContainerConfigError", "root"], &manifest);
+}
+
+pub(crate) fn a_readiness_gate_that_nobody_answers() {
+    let gates = json!([{"conditionType": "example.com/gate"}]);
+    let manifest = Manifest::quick().impatient().with("/spec/template/spec/readinessGates", gates);
+    fails_with("gated", "ReadinessGate", &["example.com/gate"], &manifest);
+}
+
+pub(crate) fn a_startup_probe_that_never_succeeds() {
+    let probe = json!({"httpGet": {"path": "/absent", "port": "http"}, "periodSeconds": 1, "failureThreshold": 2});
+    let manifest = Manifest::quick().with_container("/startupProbe", probe);
+    fails_with("no-startup", "StartupProbeFailed", &["HTTP probe failed with statuscode: 404"], &manifest);
+}
+
+pub(crate) fn a_liveness_probe_that_never_succeeds() {
+    let probe = json!({"httpGet": {"path": "/absent", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1});
+    // Alive for too short a time to be available.
+    let manifest = Manifest::quick().with("/spec/minReadySeconds", json!(15)).with_container("/livenessProbe", probe);
+    fails_with("no-liveness", "LivenessProbeFailed", &["HTTP probe failed with statuscode: 404"], &manifest);
+}
+
+pub(crate) fn a_hook_that_fails_after_the_start() {
+    let hook = json!({"exec": {"command": ["/absent"]}});
+    let manifest = Manifest::quick().with_container("/lifecycle/postStart", hook);
+    fails_with("no-hook", "PostStartHookFailed", &["postStart"], &manifest);
+}
+
+pub(crate) fn pods_that_their_kubelet_rejects() {
+    fails("rejected", "PodRejected", &["SysctlForbidden", "kernel.msgmax"], |namespace, road| {
+        namespace.allow_everything();
+        let sysctls = json!([{"name": "kernel.msgmax", "value": "65536"}]);
+        let manifest = Manifest::quick().with("/spec/template/spec/securityContext/sysctls", sysctls);
+        namespace.deploy(road, &manifest, &road.commits[1], &["--rollback"])
+    });
 }
 
 pub(crate) fn pods_that_fit_on_no_node() {
     let manifest =
         Manifest::quick().with("/spec/template/spec/nodeSelector", json!({"kubernetes.io/hostname": "node-c"}));
-    fails_with("no-room", &["didn't match Pod's node affinity/selector"], &manifest);
+    fails_with("no-room", "Unschedulable", &["didn't match Pod's node affinity/selector"], &manifest);
 }
 
 pub(crate) fn a_component_that_crashes_after_it_was_ready() {
-    fails("crashes-later", &["restart"], |namespace, road| {
+    fails("crashes-later", "CrashLoop", &["restart"], |namespace, road| {
         let manifest = Manifest::quick().with("/spec/minReadySeconds", json!(15));
         let image = json!(image(&road.commits[1]));
         std::thread::scope(|scope| {

@@ -6,9 +6,11 @@ mod bed_itself;
 mod failures;
 mod manifest;
 mod outages;
+mod reported;
 mod road;
 mod rollouts;
 mod rules;
+mod verdicts;
 mod visitors;
 
 use libtest_mimic::{Arguments, Trial};
@@ -45,7 +47,22 @@ fn main() {
         failures::a_missing_secret,
         failures::a_missing_runtime_class,
         failures::a_handler_that_the_nodes_do_not_have,
+        failures::an_image_that_would_run_as_root,
+        failures::a_readiness_gate_that_nobody_answers,
+        failures::a_startup_probe_that_never_succeeds,
+        failures::a_liveness_probe_that_never_succeeds,
+        failures::a_hook_that_fails_after_the_start,
+        failures::pods_that_their_kubelet_rejects,
         failures::pods_that_fit_on_no_node,
+        reported::pods_of_another_owner_are_nobodys_business,
+        reported::one_digest_under_two_names_is_one_image,
+        reported::replicas_that_are_not_stated_stay_as_they_are,
+        reported::a_config_map_is_written_before_the_pods_that_read_it,
+        reported::a_cause_that_was_repaired_is_waited_for,
+        reported::one_kind_of_probe_may_follow_another_after_a_rollback,
+        reported::a_rollback_passes_over_a_revision_that_was_never_available,
+        reported::an_image_set_by_hand_is_told_apart,
+        verdicts::no_verdict_contradicts_the_audit_log,
     ];
     // These need the whole cluster, or take a part of it away.
     let alone = trials![

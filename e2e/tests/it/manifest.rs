@@ -48,6 +48,21 @@ impl Manifest {
         self
     }
 
+    /// The same without what the Deployment has at a JSON pointer.
+    pub(crate) fn without(self, pointer: &str) -> Self {
+        let (parent, key) = pointer.rsplit_once('/').expect("a JSON pointer begins with /");
+        let mut fields = self.deployment().pointer(parent).cloned().unwrap_or_default();
+        let removed = fields.as_object_mut().and_then(|fields| fields.remove(key));
+        assert!(removed.is_some(), "nothing at {pointer} in the shipped Deployment");
+        self.with(parent, fields)
+    }
+
+    /// The same with one more document, the last one.
+    pub(crate) fn and(mut self, document: Value) -> Self {
+        self.0.push(document);
+        self
+    }
+
     pub(crate) fn with_container(self, pointer: &str, value: Value) -> Self {
         self.with(&format!("/spec/template/spec/containers/0{pointer}"), value)
     }
