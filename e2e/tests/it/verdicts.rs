@@ -35,6 +35,7 @@ struct Life {
     ready: Vec<(f64, bool)>,
     /// When it was told to go.
     terminating: Option<f64>,
+    /// When its containers had ended, or it was deleted for good.
     gone: Option<f64>,
 }
 
@@ -71,6 +72,10 @@ fn lives(events: &[Value]) -> BTreeMap<String, Life> {
                 let ready =
                     conditions.filter(|condition| condition["type"] == "Ready").any(|found| found["status"] == "True");
                 life.ready.push((received, ready));
+                // Its containers have ended; only the record of it is left.
+                if pod["status"]["phase"] == "Succeeded" || pod["status"]["phase"] == "Failed" {
+                    life.gone.get_or_insert(received);
+                }
             }
             _ => {}
         }
