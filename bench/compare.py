@@ -39,8 +39,8 @@ GO_HTTPBIN = "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin@v2.26.0"
 
 HOST = REPOSITORY / "target/x86_64-unknown-linux-gnu/release/request-info-host"
 COMPONENTS = REPOSITORY / "target/wasm32-wasip2/component"
-BUILD_HOST = "cargo build --release --target x86_64-unknown-linux-gnu --package request-info-host"
-BUILD_COMPONENT = "cargo build --target wasm32-wasip2 --profile component --package"
+BUILD_HOST = "cargo build --locked --release --target x86_64-unknown-linux-gnu --package request-info-host"
+BUILD_COMPONENT = "cargo build --locked --target wasm32-wasip2 --profile component --package"
 ANSWER = BENCH / "bare/src/answer.txt"
 
 CONNECTIONS = 32
