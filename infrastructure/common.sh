@@ -30,7 +30,7 @@ need() {
     case $tool in
       aws) missing+=("aws: pip install awscli, or apt-get install awscli") ;;
       eksctl) missing+=("eksctl: https://docs.aws.amazon.com/eks/latest/eksctl/installation.html") ;;
-      kubectl) missing+=("kubectl, 1.33 or later: https://kubernetes.io/docs/tasks/tools") ;;
+      kubectl) missing+=("kubectl $(setting version): https://kubernetes.io/docs/tasks/tools") ;;
       helm) missing+=("helm, 3.8 or later: https://helm.sh/docs/intro/install") ;;
     esac
   done
@@ -60,8 +60,24 @@ status() {
   fi
 }
 
-# The CloudFormation stacks that eksctl made for the cluster, one a line
+# The CloudFormation stacks that eksctl made for the cluster, each with its status, one a line. Not by their names:
+# eksctl-request-info-2-cluster is another cluster's.
 stacks() {
   aws cloudformation describe-stacks --region "$region" --output text \
-    --query "Stacks[?starts_with(StackName, 'eksctl-$name-')].[StackName]"
+    --query "Stacks[?Tags[?Key=='alpha.eksctl.io/cluster-name' && Value=='$name']].[StackName,StackStatus]" ||
+    fail 3 "cannot ask for the stacks of cluster $name in $region"
+}
+
+# state_of STACK STACKS: its status in the list of stacks(), or nothing
+state_of() { awk -v stack="$1" '$1 == stack {print $2}' <<<"$2"; }
+
+# delete_stacks STACKS: those of a list, whose order it keeps but for the cluster's, which holds the others' network
+delete_stacks() {
+  local stack last=eksctl-$name-cluster
+  for stack in $(awk -v last="$last" '$1 != last {print $1}' <<<"$1") $(awk -v last="$last" '$1 == last {print $1}' <<<"$1"); do
+    try "deleting stack $stack" "aws cloudformation describe-stack-events --region $region --stack-name $stack" \
+      aws cloudformation delete-stack --region "$region" --stack-name "$stack"
+    try "waiting until it is gone" "aws cloudformation describe-stack-events --region $region --stack-name $stack" \
+      aws cloudformation wait stack-delete-complete --region "$region" --stack-name "$stack"
+  done
 }

@@ -1,26 +1,39 @@
 #!/usr/bin/env bash
-# Makes the EKS cluster that cluster.yaml describes and what request-info needs on it: the AWS Load Balancer Controller,
-# and Spin's shim with RuntimeClass wasmtime-spin-v2. May be run again at any time: what is there is left or brought up
-# to date. About 20 minutes the first time, one minute after that.
+# Makes the EKS cluster that cluster.yaml describes and what request-info needs on it: the AWS Load Balancer Controller
+# and RuntimeClass wasmtime-spin-v2. May be run again at any time: it finishes what an interrupted run began and says
+# what runs otherwise than cluster.yaml says. About 20 minutes the first time, one minute after that.
 #
-#   createCluster.sh [--jenkins ARN] [--save-templates DIR]
-#     --jenkins ARN          lets this IAM role or user into the cluster, as group request-info-deployers
+#   createCluster.sh [--update] [--jenkins ARN] [--save-templates DIR]
+#     --update               changes what runs to what cluster.yaml says: the control plane, then the add-ons, then a new
+#                            node group, to which the pods of the old one move. About 30 minutes
+#     --jenkins ARN          lets this IAM role or user into the cluster, as group request-info-deployers, and writes
+#                            jenkins/kubeconfig
 #     --save-templates DIR   keeps the CloudFormation templates that eksctl made
 #
-# Exit codes: 0 done, 2 wrong usage or a tool is missing, 3 AWS refuses to answer, else that of the step that failed.
+# Exit codes: 0 done, 2 wrong usage or a tool is missing, 3 AWS refuses to answer, 4 something runs otherwise than
+# cluster.yaml says, else that of the step that failed.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=common.sh
 . "$here/common.sh"
 
-BALANCER_CHART=3.5.0 SHIM_CHART=0.2.0
+BALANCER_CHART=3.5.0
 
-jenkins='' templates=''
+# A changed node is a new node group: the sum of what makes a node is in the group's name.
+nodes=$(sed -n '/^managedNodeGroups:/,$p' "$here/cluster.yaml")
+base=$(sed -n 's/^  - name: //p' <<<"$nodes")
+group=$base-$({ setting version; sed '/^ *#/d' <<<"$nodes"; } | sha256sum | cut -c1-8)
+config() { sed "/^managedNodeGroups:/,\$s/^  - name: .*/  - name: $group/" "$here/cluster.yaml"; }
+
+by_template="if cluster.json made it: \`aws cloudformation deploy\` as in docs/eks.md changes it"
+
+jenkins='' templates='' update=''
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
     --jenkins | --save-templates) [ $# -gt 1 ] || fail 2 "$1 wants a value; see --help" ;;&
+    --update) update=1; shift ;;
     --jenkins) jenkins=$2; shift 2 ;;
     --save-templates) templates=$2; shift 2 ;;
     *) fail 2 "unknown option $1; see --help" ;;
@@ -31,45 +44,123 @@ done
 cost() {
   awk -v nodes="$(setting desiredCapacity)" -v gigabytes="$(setting volumeSize)" 'BEGIN {
     plane = 0.10 * 730; node = nodes * 0.0416 * 730; disk = nodes * gigabytes * 0.08
-    balancer = 0.0225 * 730; addresses = (nodes + 3) * 0.005 * 730
+    balancer = 0.0225 * 730; addresses = (nodes + 2) * 0.005 * 730
+    audit = 5 * 0.50 # gigabytes
+    sum = plane + node + disk + balancer + addresses + audit
     printf "about $%.0f a month, that is $%.2f a day, for as long as it stands: control plane $%.0f, %d nodes $%.0f, their\n" \
-           "disks $%.0f, the balancer of the Service $%.0f, public addresses $%.0f. An estimate; docs/eks.md has the formula.",
-      plane + node + disk + balancer + addresses, (plane + node + disk + balancer + addresses) / 30.4,
-      plane, nodes, node, disk, balancer, addresses
+           "disks $%.0f, the balancer of the Service $%.0f, public addresses $%.0f, the audit log $%.0f.\n" \
+           "An estimate; docs/eks.md has the formula.", sum, sum / 30.4, plane, nodes, node, disk, balancer, addresses, audit
   }'
 }
 
 make_cluster() {
-  local state
+  local state all
   state=$(status)
+  all=$(stacks)
   case $state in
     absent)
-      try "making cluster $name and its nodes: about 15 minutes" \
-        "./deleteCluster.sh removes what it left behind; then run this again" \
-        eksctl create cluster --config-file "$here/cluster.yaml"
+      clear_failed "$all"
+      try "making cluster $name and its nodes: about 15 minutes" "run this again: it finishes what was begun" \
+        eksctl create cluster --config-file - --write-kubeconfig=false < <(config)
       ;;
-    ACTIVE | UPDATING)
-      if [ -z "$(stacks)" ]; then # cluster.json's, for example
+    ACTIVE)
+      if [ -n "$all" ]; then
+        finish_cluster "$all"
+      else # cluster.json's, for example
         say "cluster $name is there, and eksctl did not make it: its nodes, add-ons and roles are left as they are"
-        return
       fi
-      say "cluster $name is there"
-      # Whatever an interrupted first run did not come to; eksctl passes over what exists.
-      try "its nodes" "eksctl utils describe-stacks --region $region --cluster $name" \
-        eksctl create nodegroup --config-file "$here/cluster.yaml"
-      try "its add-ons" "eksctl get addon --region $region --cluster $name" \
-        eksctl create addon --config-file "$here/cluster.yaml"
-      local association
-      association=$(aws eks list-pod-identity-associations --cluster-name "$name" --region "$region" --namespace kube-system \
-        --service-account aws-load-balancer-controller --query 'associations[0].associationId' --output text)
-      [ "$association" != None ] || try "the balancer controller's role" "run this again" \
-        eksctl create podidentityassociation --config-file "$here/cluster.yaml"
       ;;
     *)
       fail 1 "cluster $name is $state" "wait until that is over: aws eks describe-cluster --name $name --region $region" \
         "a FAILED one goes by ./deleteCluster.sh; then run this again"
       ;;
   esac
+}
+
+failed() { [[ $1 =~ ^(ROLLBACK_COMPLETE|(CREATE|ROLLBACK|DELETE)_FAILED)$ ]]; }
+
+# Without a cluster, eksctl neither creates over the stack of an earlier attempt nor deletes it.
+clear_failed() {
+  local state
+  state=$(state_of "eksctl-$name-cluster" "$1")
+  [ -z "$state" ] || failed "$state" || fail 1 "there is no cluster $name, and stack eksctl-$name-cluster is $state" \
+    "if that is IN_PROGRESS: run this again when it is over" "else: ./deleteCluster.sh deletes what is left"
+  delete_stacks "$1"
+}
+
+# Whatever an interrupted run did not come to. eksctl passes over an add-on that exists.
+finish_cluster() {
+  local addon association running stack state role=eksctl-$name-podidentityrole-kube-system-aws-load-balancer-controller
+  say "cluster $name is there"
+  while read -r stack state; do
+    [[ $state != *_IN_PROGRESS ]] || fail 1 "stack $stack is $state" "run this again when that is over"
+    # eksctl takes a node group for made whose stack is there, whatever became of it.
+    [[ $stack != "eksctl-$name-nodegroup-"* ]] || ! failed "$state" || delete_stacks "$stack"
+  done <<<"$1"
+  # A node gets ready with the network's add-on only, and coredns on a node only.
+  for addon in vpc-cni kube-proxy eks-pod-identity-agent; do add_on create "$addon"; done
+  running=$(node_groups)
+  [ -n "$running" ] || make_nodes
+  add_on create coredns
+  association=$(aws eks list-pod-identity-associations --cluster-name "$name" --region "$region" --namespace kube-system \
+    --service-account aws-load-balancer-controller --query 'associations[0].associationId' --output text)
+  [ "$association" = None ] || return 0
+  [ -z "$(state_of "$role" "$1")" ] || delete_stacks "$role" # eksctl would refuse to make it again
+  try "the balancer controller's role" "run this again" eksctl create podidentityassociation --config-file - < <(config)
+}
+
+# add_on create|update NAME [OPTION...]
+add_on() {
+  local verb=$1 addon=$2
+  shift 2
+  try "add-on $addon" "eksctl get addon --region $region --cluster $name" \
+    eksctl "$verb" addon --region "$region" --cluster "$name" --name "$addon" "$@"
+}
+
+make_nodes() {
+  try "node group $group: about 4 minutes" "docs/eks.md, Troubleshooting, says where a node's own words are" \
+    eksctl create nodegroup --config-file - < <(config)
+}
+
+# Those node groups that cluster.yaml describes or described, by name
+node_groups() { stacks | sed -n "s/^eksctl-$name-nodegroup-\($base\(-[0-9a-f]\{8\}\)\{0,1\}\)[[:space:]].*/\1/p"; }
+
+# What runs otherwise than cluster.yaml says, one a line
+differences() {
+  local answer version support running
+  answer=$(aws eks describe-cluster --name "$name" --region "$region" --output text \
+    --query 'cluster.[version,upgradePolicy.supportType,logging.clusterLogging[?enabled].types[]]')
+  read -r version support _ <<<"$answer"
+  [ "$version" = "$(setting version)" ] || echo "Kubernetes $version runs, cluster.yaml says $(setting version)"
+  [ "$support" = "$(setting supportType)" ] || echo "the support type is $support, cluster.yaml says $(setting supportType)"
+  [[ $answer == *audit* ]] || echo "no audit log is written"
+  running=$(node_groups)
+  [ "${running:-$group}" = "$group" ] || echo "nodes run of group ${running//$'\n'/ and }, cluster.yaml describes $group"
+}
+
+# In the order that EKS asks for: control plane, add-ons, nodes. What is as it should be is passed over.
+update() {
+  local addon old running
+  running=$(stacks)
+  [ -n "$running" ] || fail 1 "eksctl did not make cluster $name, so it is not eksctl's to update" "$by_template"
+  try "control plane: about 10 minutes where its version changes" \
+    "where more than one minor version lies between: set \`version\` in cluster.yaml to the next one first" \
+    eksctl upgrade cluster --config-file - --approve < <(config)
+  running=$(differences)
+  if [[ $running == *"support type"* ]]; then
+    try "support type" "see above" aws eks update-cluster-config --name "$name" --region "$region" \
+      --upgrade-policy "supportType=$(setting supportType)"
+    try "waiting for it" "see above" aws eks wait cluster-active --name "$name" --region "$region"
+  fi
+  try "audit log" "see above" eksctl utils update-cluster-logging --config-file - --approve < <(config)
+  for addon in vpc-cni kube-proxy coredns eks-pod-identity-agent; do add_on update "$addon" --version latest --wait; done
+  make_nodes
+  running=$(node_groups)
+  for old in $running; do
+    [ "$old" = "$group" ] || try "draining node group $old, then deleting it" \
+      "kubectl --context $name get pods --all-namespaces --output wide says what is left on its nodes; run this again" \
+      eksctl delete nodegroup --region "$region" --cluster "$name" --name "$old" --wait
+  done
 }
 
 # Always by this context, whatever kubectl's current one is.
@@ -90,19 +181,11 @@ balancer_controller() {
 }
 
 runtime_class() {
-  try "runtime-class-manager $SHIM_CHART" "kubectl --context $name -n runtime-class-manager get pods,events" \
-    helm upgrade --install runtime-class-manager oci://ghcr.io/spinframework/charts/runtime-class-manager \
-    --version "$SHIM_CHART" --kube-context "$name" --namespace runtime-class-manager --create-namespace --wait --timeout 5m
-  try "Spin's shim" "see above" kubectl --context "$name" apply --filename "$here/shim.yaml"
-  try "waiting until each node has it" \
-    "kubectl --context $name describe shim spin-v2; kubectl --context $name -n runtime-class-manager get jobs,pods" \
-    kubectl --context "$name" wait node --selector spin=true --for 'jsonpath={.metadata.labels.spin-v2}=provisioned' --timeout 5m
-  try "RuntimeClass wasmtime-spin-v2" "kubectl --context $name describe shim spin-v2" \
-    kubectl --context "$name" get runtimeclass wasmtime-spin-v2
+  try "RuntimeClass wasmtime-spin-v2" "see above" kubectl --context "$name" apply --filename "$here/../kubernetes/runtimeclass.yaml"
 }
 
 admit_jenkins() {
-  local answer
+  local answer kubeconfig=$here/jenkins/kubeconfig
   if answer=$(aws eks describe-access-entry --cluster-name "$name" --region "$region" --principal-arn "$jenkins" 2>&1); then
     say "$jenkins has its access entry"
   elif [[ $answer == *ResourceNotFoundException* ]]; then
@@ -112,17 +195,23 @@ admit_jenkins() {
   else
     fail 3 "cannot ask for the access entry of $jenkins:" "$answer"
   fi
+  try "writing $kubeconfig" "see above" aws eks update-kubeconfig --name "$name" --region "$region" \
+    --alias "$name" --user-alias jenkins --kubeconfig "$kubeconfig"
+  # aws writes the name of our profile into it, which Jenkins does not have.
+  try "taking our AWS_PROFILE out of it" "see above" \
+    kubectl --kubeconfig "$kubeconfig" config set-credentials jenkins --exec-env AWS_PROFILE-
 }
 
 save_templates() {
   local all stack
   all=$(stacks)
   mkdir -p "$templates"
-  for stack in $all; do
+  while read -r stack _; do
+    [ -n "$stack" ] || continue
     aws cloudformation get-template --region "$region" --stack-name "$stack" --query TemplateBody --output json \
       >"$templates/$stack.json"
     say "saved $templates/$stack.json"
-  done
+  done <<<"$all"
 }
 
 need eksctl aws kubectl helm
@@ -131,8 +220,12 @@ say "cluster $name, Kubernetes $(setting version), $(setting desiredCapacity) no
 say "$(cost)"
 make_cluster
 admit_us
+[ -z "$update" ] || update
 balancer_controller
 runtime_class
 [ -z "$jenkins" ] || admit_jenkins
 [ -z "$templates" ] || save_templates
+differing=$(differences)
+[ -z "$differing" ] || fail 4 "something runs otherwise than cluster.yaml says:" "${differing//$'\n'/$'\n  '}" \
+  "./createCluster.sh --update changes it" "$by_template"
 say "done: kubectl --context $name get nodes; ./deleteCluster.sh takes it all away. Next: docs/eks.md"

@@ -48,9 +48,14 @@ if [ "$state" = ACTIVE ]; then
     [ -n "$service" ] || continue
     # Waits until the controller has removed the balancer.
     try "balancer of Service $namespace/$service" \
-      "kubectl -n kube-system logs deployment/aws-load-balancer-controller says why it stays" \
+      "kubectl --context $name -n kube-system logs deployment/aws-load-balancer-controller says why it stays" \
       kubectl --context "$name" --namespace "$namespace" delete service "$service" --timeout 5m
   done <<<"$services"
+fi
+if [ "$state" = absent ]; then # eksctl deletes no stack without its cluster
+  delete_stacks "$left"
+  say "done: the stacks of cluster $name are gone"
+  exit 0
 fi
 [ -n "$left" ] || fail 1 "eksctl did not make cluster $name, so it is not eksctl's to delete" \
   "if cluster.json made it: aws cloudformation delete-stack --region $region --stack-name $name"

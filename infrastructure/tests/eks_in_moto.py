@@ -15,8 +15,8 @@ OPERATIONS = {
     "AWS::EKS::PodIdentityAssociation": "CreatePodIdentityAssociation",
     "AWS::EKS::AccessEntry": "CreateAccessEntry",
 }
-# A cluster's access is known to the API but not to moto's backend.
-UNKNOWN_TO_MOTO = {"accessConfig"}
+# What the API knows of a cluster and moto's backend does not.
+UNKNOWN_TO_MOTO = {"accessConfig", "bootstrapSelfManagedAddons", "upgradePolicy"}
 
 _api = botocore.session.get_session().get_service_model("eks")
 
@@ -36,6 +36,14 @@ def api_parameters(properties, shape):
     return properties
 
 
+def _respelled(properties):
+    """The one property that CloudFormation nests otherwise than the API: which logs are kept."""
+    if not (logs := properties.get("Logging")):
+        return properties
+    types = [it["Type"] for it in logs["ClusterLogging"]["EnabledTypes"]]
+    return properties | {"Logging": {"clusterLogging": [{"types": types, "enabled": True}]}}
+
+
 class Resource:
     """What CloudFormation keeps of one: the name that Ref gives and the attributes of GetAtt."""
 
@@ -53,7 +61,7 @@ class Resource:
 def _create(cls, resource_name, cloudformation_json, account_id, region_name, **_):
     operation = OPERATIONS[cls.cloudformation_type()]
     shape = _api.operation_model(operation).input_shape
-    parameters = api_parameters(cloudformation_json["Properties"], shape)
+    parameters = api_parameters(_respelled(cloudformation_json["Properties"]), shape)
     validate_parameters(parameters, shape)
     call = getattr(eks_backends[account_id][region_name], xform_name(operation), None)
     known = {xform_name(key): value for key, value in parameters.items() if key not in UNKNOWN_TO_MOTO}

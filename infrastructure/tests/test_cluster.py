@@ -1,9 +1,11 @@
 """cluster.json, the CloudFormation template, and cluster.yaml, which eksctl reads: each by itself, and that they agree."""
 
+import email
 import json
 import re
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from pathlib import Path
 
@@ -17,8 +19,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TEMPLATE = (HERE.parent / "cluster.json").read_text()
 CONFIG = yaml.safe_load((HERE.parent / "cluster.yaml").read_text())
-SHIM = yaml.safe_load((HERE.parent / "shim.yaml").read_text())
-DEPLOYMENT = (ROOT / "kubernetes/deployment.yaml.tmp").read_text()
+(GROUP,) = CONFIG["managedNodeGroups"]
+RESOURCES = json.loads(TEMPLATE)["Resources"]
+PARAMETERS = json.loads(TEMPLATE)["Parameters"]
+CLASS = yaml.safe_load((ROOT / "kubernetes/runtimeclass.yaml").read_text())
 JENKINS = "arn:aws:iam::123456789012:role/jenkins"
 
 eks_in_moto.teach()
@@ -38,8 +42,11 @@ def aws():
     server.stop()
 
 
+ZONES = {"Zones": "us-east-1a,us-east-1f"}
+
+
 def create(aws, template=TEMPLATE, **parameters):
-    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in (ZONES | parameters).items()]
     aws("cloudformation").create_stack(
         StackName="request-info", TemplateBody=template, Parameters=given, Capabilities=["CAPABILITY_IAM"]
     )
@@ -57,7 +64,7 @@ def test_cfn_lint_finds_nothing_in_the_template():
 
 def test_the_version_of_kubernetes_is_what_cluster_yaml_says_everywhere():
     version = CONFIG["metadata"]["version"]
-    assert json.loads(TEMPLATE)["Parameters"]["KubernetesVersion"]["Default"] == version
+    assert PARAMETERS["KubernetesVersion"]["Default"] == version
     bed = subprocess.run([ROOT / "e2e/cluster.sh", "assets"], capture_output=True, text=True, check=True).stdout
     assert re.search(rf"/kubernetes-{re.escape(version)}\.\d+/bin\n$", bed)
     # deployer/tests says of which version it cites the source.
@@ -69,47 +76,112 @@ def test_the_version_of_kubernetes_is_what_cluster_yaml_says_everywhere():
 def test_a_stack_of_the_template_has_the_nodes_that_cluster_yaml_describes(aws):
     made = create(aws)
     assert {it["ResourceStatus"] for it in made.values()} == {"CREATE_COMPLETE"}
-    (wanted,) = CONFIG["managedNodeGroups"]
     cluster = aws("eks").describe_cluster(name=CONFIG["metadata"]["name"])["cluster"]
     assert cluster["version"] == CONFIG["metadata"]["version"]
     (group,) = aws("eks").list_nodegroups(clusterName=cluster["name"])["nodegroups"]
     nodes = aws("eks").describe_nodegroup(clusterName=cluster["name"], nodegroupName=group)["nodegroup"]
-    assert nodes["nodegroupName"] == wanted["name"]
-    assert nodes["scalingConfig"] == {"desiredSize": 2, "minSize": wanted["minSize"], "maxSize": wanted["maxSize"]}
-    assert wanted["desiredCapacity"] == 2
-    assert nodes["instanceTypes"] == [wanted["instanceType"]] == ["t3.medium"]
-    assert nodes["labels"] == wanted["labels"] == {"spin": "true"}
+    assert nodes["scalingConfig"] == {"desiredSize": 2, "minSize": GROUP["minSize"], "maxSize": GROUP["maxSize"]}
+    assert nodes["instanceTypes"] == [GROUP["instanceType"]]
+    assert nodes["labels"] == GROUP["labels"]
     subnets = aws("ec2").describe_subnets(SubnetIds=nodes["subnets"])["Subnets"]
-    assert len({it["AvailabilityZone"] for it in subnets}) == 2, "a lost zone leaves a node"
+    assert [it["AvailabilityZone"] for it in subnets] == ZONES["Zones"].split(","), "a lost zone leaves a node"
 
 
-def test_both_ways_make_the_same_of_the_rest():
-    resources = json.loads(TEMPLATE)["Resources"]
-    template = resources["NodeTemplate"]["Properties"]["LaunchTemplateData"]
-    (wanted,) = CONFIG["managedNodeGroups"]
-    parameters = json.loads(TEMPLATE)["Parameters"]
-    disk = template["BlockDeviceMappings"][0]["Ebs"]
-    assert (parameters["NodeVolumeGigabytes"]["Default"], disk["VolumeType"]) == (
-        wanted["volumeSize"],
-        wanted["volumeType"],
-    )
-    assert (template["MetadataOptions"]["HttpPutResponseHopLimit"] == 1) == wanted["disablePodIMDS"]
-    public = [it["Properties"]["MapPublicIpOnLaunch"] for it in resources.values() if it["Type"] == "AWS::EC2::Subnet"]
-    assert all(public) == (CONFIG["vpc"]["nat"]["gateway"] == "Disable"), (
-        "without a NAT gateway a node goes out by its own address"
-    )
-    addons = {it["Properties"]["AddonName"] for it in resources.values() if it["Type"] == "AWS::EKS::Addon"}
-    assert addons == {it["name"] for it in CONFIG["addons"]}
-    (association,) = CONFIG["iam"]["podIdentityAssociations"]
-    identity = resources["BalancerIdentity"]["Properties"]
-    assert (identity["Namespace"], identity["ServiceAccount"]) == (
-        association["namespace"],
-        association["serviceAccountName"],
-    )
-    assert (
-        resources["Cluster"]["Properties"]["AccessConfig"]["AuthenticationMode"]
-        == CONFIG["accessConfig"]["authenticationMode"]
-    )
+def eksctl_user_data():
+    """The parts that eksctl 0.231 hands to a node, by type: pkg/nodebootstrap/al2023.go."""
+    return {
+        "text/x-shellscript": ["#!/bin/bash\n" + command for command in GROUP["preBootstrapCommands"]],
+        "application/node.eks.aws": [yaml.safe_load(GROUP["overrideBootstrapCommand"])],
+    }
+
+
+def own_user_data():
+    """The same of cluster.json, where a part of the message ends before the line break of its boundary."""
+    separator, lines = RESOURCES["NodeTemplate"]["Properties"]["LaunchTemplateData"]["UserData"]["Fn::Base64"]["Fn::Join"]
+    parts = {}
+    for part in email.message_from_string(separator.join(lines)).get_payload():
+        text = part.get_payload()
+        parts.setdefault(part.get_content_type(), []).append(text if text.startswith("#!") else yaml.safe_load(text))
+    return parts
+
+
+def of_cluster_yaml():
+    return {
+        "version of Kubernetes": CONFIG["metadata"]["version"],
+        "support type": CONFIG["upgradePolicy"]["supportType"],
+        "Auto Mode": CONFIG["autoModeConfig"]["enabled"],
+        "public and private endpoint": tuple(CONFIG["vpc"]["clusterEndpoints"].values()),
+        "public addresses of nodes": CONFIG["vpc"]["nat"]["gateway"] == "Disable",
+        "authentication": CONFIG["accessConfig"]["authenticationMode"],
+        "logs": CONFIG["cloudWatch"]["clusterLogging"]["enableTypes"],
+        "days of logs": CONFIG["cloudWatch"]["clusterLogging"]["logRetentionInDays"],
+        "add-ons that nobody asked for": not CONFIG["addonsConfig"]["disableDefaultAddons"],
+        "add-ons": {it["name"] for it in CONFIG["addons"]},
+        "identities": [(it["namespace"], it["serviceAccountName"]) for it in CONFIG["iam"]["podIdentityAssociations"]],
+        "node group": GROUP["name"],
+        "image of nodes": {"AmazonLinux2023": "AL2023_x86_64_STANDARD"}[GROUP["amiFamily"]],
+        "type of nodes": GROUP["instanceType"],
+        "number of nodes": [GROUP[it] for it in ("desiredCapacity", "minSize", "maxSize")],
+        "labels of nodes": GROUP["labels"],
+        "disks of nodes": [GROUP["volumeSize"], GROUP["volumeType"], GROUP["volumeEncrypted"]],
+        "metadata for pods": not GROUP["disablePodIMDS"],
+        "what a node does first": eksctl_user_data(),
+    }
+
+
+def of_cluster_json():
+    cluster, nodes = (RESOURCES[it]["Properties"] for it in ("Cluster", "Nodes"))
+    launch = RESOURCES["NodeTemplate"]["Properties"]["LaunchTemplateData"]
+    disk = launch["BlockDeviceMappings"][0]["Ebs"]
+    of_type = lambda kind: [it["Properties"] for it in RESOURCES.values() if it["Type"] == f"AWS::EKS::{kind}"]  # noqa: E731
+    return {
+        "version of Kubernetes": PARAMETERS[cluster["Version"]["Ref"]]["Default"],
+        "support type": cluster["UpgradePolicy"]["SupportType"],
+        "Auto Mode": "ComputeConfig" in cluster,
+        "public and private endpoint": tuple(
+            cluster["ResourcesVpcConfig"][it] for it in ("EndpointPublicAccess", "EndpointPrivateAccess")
+        ),
+        "public addresses of nodes": all(RESOURCES[it]["Properties"]["MapPublicIpOnLaunch"] for it in ("SubnetA", "SubnetB")),
+        "authentication": cluster["AccessConfig"]["AuthenticationMode"],
+        "logs": [it["Type"] for it in cluster["Logging"]["ClusterLogging"]["EnabledTypes"]],
+        "days of logs": RESOURCES["Log"]["Properties"]["RetentionInDays"],
+        "add-ons that nobody asked for": cluster["BootstrapSelfManagedAddons"],
+        "add-ons": {it["AddonName"] for it in of_type("Addon")},
+        "identities": [(it["Namespace"], it["ServiceAccount"]) for it in of_type("PodIdentityAssociation")],
+        "node group": nodes["NodegroupName"],
+        "image of nodes": nodes["AmiType"],
+        "type of nodes": PARAMETERS[nodes["InstanceTypes"][0]["Ref"]]["Default"],
+        "number of nodes": [PARAMETERS["NodeCount"]["Default"], *(nodes["ScalingConfig"][it] for it in ("MinSize", "MaxSize"))],
+        "labels of nodes": nodes["Labels"],
+        "disks of nodes": [PARAMETERS[disk["VolumeSize"]["Ref"]]["Default"], disk["VolumeType"], disk["Encrypted"]],
+        "metadata for pods": launch["MetadataOptions"]["HttpPutResponseHopLimit"] > 1,
+        "what a node does first": own_user_data(),
+    }
+
+
+@pytest.mark.parametrize("question", of_cluster_yaml())
+def test_a_cluster_by_cluster_json_and_one_by_cluster_yaml_give_the_same_answer(question):
+    assert of_cluster_json()[question] == of_cluster_yaml()[question]
+
+
+# What neither file may lose, whatever else they agree on.
+REQUIRED = {
+    "support type": "STANDARD",
+    "Auto Mode": False,
+    "logs": ["audit"],
+    "add-ons that nobody asked for": False,
+    "metadata for pods": False,
+    "labels of nodes": CLASS["scheduling"]["nodeSelector"],
+}
+
+
+@pytest.mark.parametrize("question", REQUIRED)
+def test_the_answer_is(question):
+    assert of_cluster_yaml()[question] == REQUIRED[question]
+
+
+def test_disks_are_encrypted():
+    assert of_cluster_yaml()["disks of nodes"][2] is True
 
 
 @pytest.mark.parametrize(
@@ -119,11 +191,8 @@ def test_jenkins_has_an_access_entry_where_its_principal_is_given(aws, parameter
     assert ("JenkinsAccess" in create(aws, **parameters)) == has
 
 
-def test_the_shim_goes_to_the_labelled_nodes_and_makes_the_runtime_class_that_the_deployment_names():
-    (group,) = CONFIG["managedNodeGroups"]
-    assert SHIM["spec"]["nodeSelector"] == group["labels"]
-    assert f"runtimeClassName: {SHIM['spec']['runtimeClass']['name']}\n" in DEPLOYMENT
-    assert {it["arch"]: it["sha256"] for it in SHIM["spec"]["fetchStrategy"]["platforms"]} == {
-        "x86_64": "eec8df96fa3a4fe5dbc57ffb706461692c055299dd6d22dff9444863a2a12281",
-        "aarch64": "a923f08d91c110d2cda29fbc380273e6d0a97aa0bab455c55f613c8d5a8bfbe4",
-    }
+def test_the_class_that_the_deployment_names_is_a_runtime_of_the_nodes_containerd():
+    assert f"runtimeClassName: {CLASS['metadata']['name']}\n" in (ROOT / "kubernetes/deployment.yaml.tmp").read_text()
+    config = yaml.safe_load(GROUP["overrideBootstrapCommand"])["spec"]["containerd"]["config"]
+    runtimes = tomllib.loads(config)["plugins"]["io.containerd.cri.v1.runtime"]["containerd"]["runtimes"]
+    assert list(runtimes) == [CLASS["handler"]]
