@@ -141,7 +141,7 @@ const HOOK: &str = "Exec lifecycle hook ([/register]) for Container \"app\" in P
     command '/register' exited with 7: , message: \"\"";
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
-    FAILURES.iter().map(|failure| bed.trial(failure.name, async |plane| failure.is_one(plane).await)).collect()
+    bed.rows(FAILURES, |failure| failure.name.to_owned(), async |plane, failure| failure.is_one(plane).await)
 }
 
 /// A pull that fails in these words, those around them as containerd 1.6 has them.

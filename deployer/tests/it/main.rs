@@ -8,7 +8,9 @@ mod control_plane;
 mod cost;
 mod failures;
 mod hints;
+mod history;
 mod input;
+mod kubeconfig;
 mod network;
 mod node;
 mod outage;
@@ -57,6 +59,16 @@ impl Bed {
         })
     }
 
+    /// A test for each row of a table, beside others.
+    pub(crate) fn rows<R, F>(&'static self, rows: &'static [R], name: impl Fn(&R) -> String, test: F) -> Vec<Trial>
+    where
+        R: Sync,
+        F: AsyncFn(&'static ControlPlane, &'static R) + Copy + Send + 'static,
+    {
+        let trial = |row| self.trial(name(row), async move |plane| test(plane, row).await);
+        rows.iter().map(trial).collect()
+    }
+
     /// A test that has a control plane for itself.
     pub(crate) fn trial_alone<F>(&'static self, name: impl Into<String>, test: F) -> Trial
     where
@@ -100,10 +112,12 @@ fn main() -> ExitCode {
         failures::trials(bed),
         situations::trials(bed),
         reported::trials(bed),
+        history::trials(bed),
         contention::trials(bed),
         role::trials(bed),
         input::trials(bed),
         connection::trials(bed),
+        kubeconfig::trials(bed),
         hints::trials(bed),
         yaml::trials(bed),
         commands::trials(bed),

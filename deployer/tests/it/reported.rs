@@ -1,22 +1,19 @@
-//! Situations in which other deployers were reported to be wrong: what is in the cluster beside the rollout, what was
-//! there before it, and what became of it since.
+//! Situations in which other deployers were reported to be wrong: what is in the cluster, and in the template, beside
+//! the rollout.
 
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::Bed;
 use crate::control_plane::ControlPlane;
-use crate::failures::{TOO_MANY, failed, pull};
-use crate::node::{
-    BAD_COMMAND, CRASH, HEALTHY, Life, NO_CONFIG_MAP, NOT_FOUND, NOT_READY, Observation, Observed, REGISTRY_DOWN, ROOT,
-};
+use crate::failures::failed;
+use crate::node::{CRASH, HEALTHY, Life, NOT_FOUND, NOT_READY};
 use crate::proxy::Fate;
 use crate::scene::{NAME, STRATEGY, Scene, image};
 use crate::situations::done;
@@ -45,63 +42,33 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
             first_without_replicas,
         ),
         bed.trial("39 a rollout that lowered the replicas is not said to have seen no fewer pods", fewer),
-        bed.trial("42 pods that are evicted again and again are no failure of the rollout", evicted_again),
-        bed.trial("43 a failure from before this run that lasts is a failure again", lasts),
-        bed.trial("50 a registry that limits pulls for a moment is waited for", pull_limit_passes),
-        bed.trial("51 with no revision that was ever available a rollback says so", never_available),
         bed.trial("52 the plural of a custom resource is asked for, not guessed", odd_plural),
         bed.trial(
             "53 a strategy that was left out and then is Recreate works, or the remedy is named",
             strategy_appears,
         ),
-        bed.trial("54 an image set by hand in mid-rollout supersedes it", image_set_meanwhile),
     ];
-    let names =
-        OTHERS.iter().map(|others| (format!("37 {} with the same labels is nobody's business", others.what), others));
-    trials.extend(names.map(|(name, others)| bed.trial(name, async |plane| others.is_ignored(plane).await)));
-    trials.extend(["registry.example/other", "docker-pullable://registry.example/request-info"].map(|name| {
-        bed.trial(format!("38 one digest, also under the name {name}, is one image"), async move |plane| {
-            names_differ(plane, name).await;
-        })
-    }));
-    trials.extend(REPLICAS.iter().map(|case| bed.trial(case.name, async |plane| case.stay(plane).await)));
-    trials.extend(READ_BY_PODS.iter().map(|(kind, more)| {
-        bed.trial(format!("41 a {kind} that the pods read is written before them"), async move |plane| {
-            before_pods(plane, kind, more).await;
-        })
-    }));
-    trials.extend(REJECTIONS.iter().map(|(reason, message)| {
-        bed.trial(
-            format!("42 pods that their kubelet rejects again and again ({reason}) are the cause"),
-            async |plane| rejected(plane, reason, message).await,
-        )
-    }));
-    trials.extend(BEFORE.iter().map(|(what, said)| {
-        bed.trial(
-            format!("43 {what} from before this run is a warning until the kubelet has tried again"),
-            async |plane| repaired(plane, said).await,
-        )
-    }));
-    trials.extend(UNIONS.iter().flat_map(|union| {
-        [("kubectl apply", true), ("our own rollback", false)].map(|(owner, is_kubectl)| {
-            let name = format!("45 {} may change although {owner} owns what was there", union.what);
-            bed.trial(name, async move |plane| union.changes(plane, is_kubectl).await)
-        })
-    }));
-    trials.extend(
-        HISTORIES.iter().map(|history| bed.trial(history.name, async |plane| history.is_gone_back(plane).await)),
-    );
-    trials.extend(
-        ["registry.example/other:1", "registry.example/request-info:latest", "registry.example/request-info:{side}"]
-            .map(|by_hand| {
-                bed.trial(
-                    format!("54 an image set by hand ({by_hand}) is told apart from the commit's"),
-                    async move |plane| image_set(plane, by_hand).await,
-                )
-            }),
-    );
+    trials.extend(bed.rows(
+        OTHERS,
+        |others| format!("37 {} with the same labels is nobody's business", others.what),
+        async |plane, others| others.is_ignored(plane).await,
+    ));
+    trials.extend(bed.rows(
+        NAMES,
+        |name| format!("38 one digest, also under the name {name}, is one image"),
+        async |plane, name| names_differ(plane, name).await,
+    ));
+    trials.extend(bed.rows(REPLICAS, |case| case.name.to_owned(), async |plane, case| case.stay(plane).await));
+    trials.extend(bed.rows(
+        READ_BY_PODS,
+        |(kind, _)| format!("41 a {kind} that the pods read is written before them"),
+        async |plane, (kind, container)| before_pods(plane, kind, container).await,
+    ));
     trials
 }
+
+/// Under which a node may hold the image, too.
+const NAMES: &[&str] = &["registry.example/other", "docker-pullable://registry.example/request-info"];
 
 /// Pods that the Deployment's selector finds and that are none of its own.
 struct Others {
@@ -305,93 +272,6 @@ async fn before_pods(plane: Plane, kind: &str, container: &str) {
     }
 }
 
-/// Reason and message, as kubelets of Kubernetes 1.34 give them: `pkg/kubelet/sysctl/allowlist.go`,
-/// `pkg/kubelet/lifecycle/predicate.go`.
-#[rustfmt::skip]
-const REJECTIONS: &[(&str, &str)] = &[
-    ("SysctlForbidden", "forbidden sysctl: \"kernel.msgmax\" not allowlisted"),
-    ("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"),
-    ("UnexpectedAdmissionError", "Allocate failed due to no healthy devices present, which is unexpected"),
-];
-
-/// The `ReplicaSet` makes new ones without end: the test has to.
-async fn end_it(scene: &Scene) {
-    scene.api::<Deployment>().delete(NAME, &DeleteParams::background()).await.expect("it can be");
-}
-
-async fn rejected(plane: Plane, reason: &str, message: &str) {
-    let scene = Scene::with_old(plane).await;
-    let new = &scene.commits.new;
-    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY).then(1, &Observation::rejected(reason, message))).await;
-    let run = scene.deploy_with(new, &["--timeout", "100s"]).await;
-    let pods = scene.pods_of(new).await.len();
-    end_it(&scene).await;
-    failed(&run, "PodRejected", &[reason, message]);
-    assert!((3..10).contains(&pods), "{pods} pods: {run}");
-}
-
-async fn evicted_again(plane: Plane) {
-    let scene = Scene::with_old(plane).await;
-    let new = &scene.commits.new;
-    let status = |reason| Observation::rejected(reason, "the node was low on resource: memory");
-    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY).then(1, &status("Evicted"))).await;
-    let running = scene.start(new, &[]);
-    scene.until("four pods are evicted", async || scene.pods_of(new).await.len() > 4).await;
-    scene.kubelet.let_later_pods_of(new, Life::of(&NOT_READY).then(1, &status("Preempting")));
-    scene.until("four pods are preempted", async || scene.pods_of(new).await.len() > 9).await;
-    scene.kubelet.let_later_pods_of(new, Life::of(&HEALTHY));
-    running.end().await.ends_with(0, &["done", &new[..12]]);
-}
-
-/// What the pods of the same commit said when the deployer began.
-const BEFORE: &[(&str, Observed)] = &[
-    ("an image that was missing", || NOT_FOUND.clone()),
-    ("a registry that refused", || pull("401 Unauthorized")),
-    ("a crash", || CRASH.clone()),
-    ("a command that was missing", || BAD_COMMAND.clone()),
-    ("a ConfigMap that was missing", || NO_CONFIG_MAP.clone()),
-    ("an image that would have run as root", || ROOT.clone()),
-];
-
-async fn repaired(plane: Plane, said: &Observed) {
-    let scene = Scene::with_old(plane).await;
-    let new = &scene.commits.new;
-    scene.kubelet.let_pods_of(new, Life::of(&said())).await;
-    assert_eq!(scene.deploy(new).await.code, 1);
-    let running = scene.start(new, &[]);
-    running.said("applied").await;
-    // No event can be awaited for what must not happen; longer than any of these is waited for in a new pod.
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    scene.kubelet.let_pods_of(new, Life::of(&HEALTHY)).await;
-    let run = running.end().await;
-    done(&scene, &run, new, 2).await;
-    assert_ne!(run.json["warnings"], json!([]), "what the pod said is not told: {run}");
-}
-
-async fn lasts(plane: Plane) {
-    let scene = Scene::with_old(plane).await;
-    let new = &scene.commits.new;
-    scene.kubelet.let_pods_of(new, Life::of(&NOT_FOUND)).await;
-    failed(&scene.deploy(new).await, "ImageMissing", &[]);
-    let running = scene.start(new, &[]);
-    running.said("applied").await;
-    // The kubelet tries again, and says so before it waits again.
-    let tries = NOT_FOUND.replace("ImagePullBackOff", "ErrImagePull");
-    scene.kubelet.let_pods_of(new, Life::of(&tries).then(1, &NOT_FOUND)).await;
-    let run = running.end().await;
-    failed(&run, "ImageMissing", &["not found"]);
-    assert!(run.took < Duration::from_secs(45), "{run}");
-}
-
-async fn pull_limit_passes(plane: Plane) {
-    let scene = Scene::with_old(plane).await;
-    let new = &scene.commits.new;
-    scene.kubelet.let_pods_of(new, Life::of(&pull(TOO_MANY)).then(3, &HEALTHY)).await;
-    let run = scene.deploy(new).await;
-    done(&scene, &run, new, 2).await;
-    assert!(run.json["warnings"].to_string().contains("toomanyrequests"), "{run}");
-}
-
 async fn quota_and_surge(plane: Plane) {
     let scene = Scene::set(plane).await;
     scene.edit("maxUnavailable: 0", "maxUnavailable: 1");
@@ -400,107 +280,6 @@ async fn quota_and_surge(plane: Plane) {
     let (old, new) = (&scene.commits.old, &scene.commits.new);
     scene.kubelet.let_pods_of(old, Life::of(&HEALTHY).ends_after(14)).await;
     done(&scene, &scene.deploy(new).await, new, 2).await;
-}
-
-/// Fields of which only one of several may be set.
-struct Union {
-    what: &'static str,
-    template: &'static str,
-    from: &'static str,
-    to: &'static str,
-}
-
-#[rustfmt::skip]
-const UNIONS: &[Union] = &[
-    Union { what: "a probe from httpGet to tcpSocket", template: "httpGet: {path: /healthz, port: 8080}", from: "httpGet: {path: /healthz, port: 8080}", to: "tcpSocket: {port: 8080}" },
-    Union { what: "a variable from value to valueFrom", template: "          image: <IMAGE>\n", from: "          image: <IMAGE>\n          env: [{name: A, value: b}]\n", to: "          image: <IMAGE>\n          env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]\n" },
-    Union { what: "a volume from emptyDir to configMap", template: "      containers:\n", from: "      volumes: [{name: v, emptyDir: {}}]\n      containers:\n", to: "      volumes: [{name: v, configMap: {name: kube-root-ca.crt}}]\n      containers:\n" },
-    Union { what: "a strategy from RollingUpdate to Recreate", template: STRATEGY, from: STRATEGY, to: "    type: Recreate\n" },
-];
-
-impl Union {
-    async fn changes(&self, plane: Plane, is_kubectl: bool) {
-        let scene = Scene::set(plane).await;
-        let (old, new, newer) = (&scene.commits.old, &scene.commits.new, &scene.commits.newer);
-        scene.edit(self.template, self.from);
-        if is_kubectl {
-            for document in scene.render(old).await {
-                scene.apply_as_kubectl(&document).await;
-            }
-            scene.settled("NewReplicaSetAvailable").await;
-            scene.edit(self.from, self.to);
-        } else {
-            scene.deploy_old().await;
-            scene.edit(self.from, self.to);
-            scene.kubelet.let_pods_of(new, Life::of(&NOT_FOUND)).await;
-            let run = scene.deploy_with(new, &["--rollback"]).await;
-            failed(&run, "ImageMissing", &[]);
-            assert_eq!(run.json["rollback"]["outcome"], "done", "{run}");
-        }
-        done(&scene, &scene.deploy(newer).await, newer, 2).await;
-        // And the way back from there is open, too.
-        scene.edit(self.to, self.from);
-        let last = &scene.commits.line[0];
-        done(&scene, &scene.deploy(last).await, last, 2).await;
-    }
-}
-
-/// What became of each commit, the last one deployed with --rollback; `old` is good.
-struct History {
-    name: &'static str,
-    recreate: bool,
-    /// Of `new`, and of `newer`.
-    fates: [Observed; 2],
-    by_command: bool,
-}
-
-#[rustfmt::skip]
-const HISTORIES: &[History] = &[
-    History { name: "51 a rollback passes over a revision that never became available", recreate: true, fates: [|| NOT_FOUND.clone(), || CRASH.clone()], by_command: false },
-    History { name: "51 a rollback passes over a revision that never became available beside one that serves", recreate: false, fates: [|| NOT_FOUND.clone(), || CRASH.clone()], by_command: false },
-    History { name: "51 a rollback asked for passes over a revision that never became available", recreate: true, fates: [|| NOT_FOUND.clone(), || CRASH.clone()], by_command: true },
-];
-
-impl History {
-    async fn is_gone_back(&self, plane: Plane) {
-        let scene = Scene::set(plane).await;
-        let (old, new, newer) = (&scene.commits.old, &scene.commits.new, &scene.commits.newer);
-        if self.recreate {
-            scene.recreate();
-        }
-        scene.deploy_old().await;
-        for (commit, fate) in [new, newer].into_iter().zip(self.fates) {
-            scene.kubelet.let_pods_of(commit, Life::of(&fate())).await;
-        }
-        assert_eq!(scene.deploy(new).await.code, 1);
-        let run = if self.by_command {
-            assert_eq!(scene.deploy(newer).await.code, 1);
-            let run = scene.run(&["rollback"]).await;
-            run.ends_with(0, &["done", &old[..12]]);
-            run
-        } else {
-            let run = scene.deploy_with(newer, &["--rollback"]).await;
-            failed(&run, "CrashLoop", &["code 3"]);
-            assert_eq!(run.json["rollback"]["outcome"], "done", "{run}");
-            assert_eq!(run.json["rollback"]["commit"], **old, "{run}");
-            run
-        };
-        assert_eq!(scene.ready(old).await, 2, "{run}");
-        assert_eq!(scene.carried().await[..2], [&**old; 2], "{run}");
-    }
-}
-
-async fn never_available(plane: Plane) {
-    let scene = Scene::set(plane).await;
-    let (new, newer) = (&scene.commits.new, &scene.commits.newer);
-    for commit in [new, newer] {
-        scene.kubelet.let_pods_of(commit, Life::of(&NOT_FOUND)).await;
-    }
-    failed(&scene.deploy(new).await, "ImageMissing", &[]);
-    let run = scene.deploy_with(newer, &["--rollback"]).await;
-    failed(&run, "ImageMissing", &[]);
-    assert_eq!(run.json["rollback"]["outcome"], "none", "{run}");
-    assert_eq!(scene.carried().await[..2], [&**newer; 2], "{run}");
 }
 
 async fn odd_plural(plane: Plane) {
@@ -531,31 +310,6 @@ async fn strategy_appears(plane: Plane) {
         3 => run.ends_for(3, "DocumentRefused", &["rollingUpdate: null"]),
         _ => done(&scene, &run, new, 2).await,
     }
-}
-
-async fn image_set(plane: Plane, by_hand: &str) {
-    let scene = Scene::with_old(plane).await;
-    let old = &scene.commits.old;
-    let by_hand = by_hand.replace("{side}", &scene.commits.side[..12]);
-    scene.kubectl(&["set", "image", &format!("deployment/{NAME}"), &format!("{NAME}={by_hand}")]).await;
-    scene.settled("NewReplicaSetAvailable").await;
-    let run = scene.run(&["status"]).await;
-    failed(&run, "ImageChanged", &[&by_hand]);
-    assert!(run.stderr.contains(&old[..12]), "{run}");
-    // Deployed once more, it is the commit's image again.
-    done(&scene, &scene.deploy(old).await, old, 2).await;
-    scene.settled("NewReplicaSetAvailable").await;
-    scene.run(&["status"]).await.ends_with(0, &["done", &old[..12]]);
-}
-
-async fn image_set_meanwhile(plane: Plane) {
-    let scene = Scene::with_old(plane).await;
-    let new = &scene.commits.new;
-    scene.kubelet.let_pods_of(new, Life::of(&REGISTRY_DOWN)).await;
-    let running = scene.start(new, &[]);
-    scene.first_pod_of(new).await;
-    scene.kubectl(&["set", "image", &format!("deployment/{NAME}"), &format!("{NAME}=registry.example/other:1")]).await;
-    running.end().await.ends_for(4, "Superseded", &["registry.example/other:1"]);
 }
 
 /// A webhook that is asked about every pod of the namespace, at an address where nobody listens.
