@@ -34,7 +34,7 @@ configure() {
 
 # Whether the registry has IMAGE:$1. It is pulled, because the daemon passes on what the registry answered: "manifest
 # unknown" and "name unknown" are the registry's codes for what it does not have (distribution registry/api/errcode), and
-# "failed to resolve reference" ends with "not found" where a daemon with containerd's image store got a 404.
+# "failed to resolve reference" ends with "not found" where a daemon with containerd's image store (29) got a 404.
 # `docker manifest inspect` says "no such manifest" of a refused login and of many a 5xx, too (docker/cli
 # registryclient/fetcher.go, continueOnError). Anything else is not known, and not known is no reason to push.
 in_registry() {
@@ -45,7 +45,7 @@ in_registry() {
   fi
   case $said in
     *"not found: manifest unknown"* | *"not found: name unknown"*) return 1 ;;
-    *"failed to resolve reference \""*"\": $image:$1: not found") return 1 ;;
+    *"failed to resolve reference \""*"$image:$1: not found") return 1 ;;
   esac
   fail "it is not known whether the registry has $image:$1, so nothing was pushed. Docker says: ${said:-nothing for 60 s}"
 }

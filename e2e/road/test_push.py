@@ -24,13 +24,15 @@ def run(*command, **options) -> str:
 
 @dataclass
 class Registry:
-    """Answers each question for a manifest with STATUS and BODY, or not at all, and takes nothing."""
+    """Answers a first request with PINGED and each question for a manifest with STATUS and BODY, and takes nothing. Where
+    PINGED is 0 it never answers, where STATUS is 0 it closes the connection."""
 
     status: int
     body: str
     pinged: int = 200
     #: What somebody tried to write.
     writes: list[str] = field(default_factory=list)
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self):
         registry = self
@@ -46,6 +48,8 @@ class Registry:
                 self.wfile.write(body.encode() if self.command != "HEAD" else b"")
 
             def do_GET(self):
+                if registry.pinged == 0:
+                    registry.closing.wait()
                 if self.path == "/v2/":
                     return self.answer(registry.pinged, "{}")
                 if "/manifests/" not in self.path:
@@ -79,6 +83,7 @@ class Registry:
         pass
 
     def __exit__(self, *_):
+        self.closing.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -135,6 +140,7 @@ NOT_KNOWN = {
     "too many requests": (Registry(429, error("TOOMANYREQUESTS")), "toomanyrequests"),
     "no answer": (Registry(0, ""), "EOF"),
     "unavailable from the first request on": (Registry(503, "", pinged=503), "503"),
+    "silence": (Registry(0, "", pinged=0), "Client.Timeout exceeded"),
 }
 
 
@@ -158,6 +164,33 @@ def test_nothing_is_pushed_where_it_is_not_known_whether_the_tag_is_there(clone,
     assert "it is not known whether the registry has" in done.stderr and words in done.stderr, done.stderr
     assert registry.writes == []
     assert not (clone / "target/reports/image.json").exists()
+
+
+#: What `docker pull` says in version 29.7, whose daemon has containerd's image store: moby's daemon/containerd/image_pull.go
+#: and registry_errors.go, containerd's core/remotes/docker/resolver.go. Of the bed's Docker, which is older, see above.
+SAID = {
+    'failed to resolve reference "docker.io/alice/request-info:TAG": docker.io/alice/request-info:TAG: not found': True,
+    "pull access denied for alice/request-info, repository does not exist or may require 'docker login'": False,
+    "error from registry: unauthorized - authentication required": False,
+    'failed to resolve reference "docker.io/alice/request-info:TAG": unexpected status from HEAD request to '
+    "https://registry-1.docker.io/v2/alice/request-info/manifests/TAG: 503 Service Unavailable": False,
+    'failed to resolve reference "docker.io/alice/request-info:TAG": failed to do request: Head '
+    '"https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host': False,
+    "no matching manifest for linux/amd64 in the manifest list entries: no match for platform in manifest: not found": False,
+}
+
+
+@pytest.mark.parametrize("words", SAID)
+def test_a_newer_docker_is_understood_as_well(clone, tmp_path, words):
+    said = f"Error response from daemon: {words}".replace("TAG", commit(clone)[:12])
+    (tmp_path / "docker").write_text(f"""#!/bin/sh\necho "$*" >>{tmp_path}/calls\n[ "$1" = pull ] || exit 1
+cat >&2 <<'X'\n{said}\nX\nexit 1\n""")
+    (tmp_path / "docker").chmod(0o755)
+    done = push(clone, "alice/request-info", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 1
+    pushes = [call for call in (tmp_path / "calls").read_text().splitlines() if call.startswith("push ")]
+    assert bool(pushes) == SAID[words]
+    assert (said in done.stderr) != SAID[words]
 
 
 class Forged(Registry):
