@@ -1,5 +1,6 @@
 //! What only a real cluster can show. Runs inside `e2e/cluster.sh run`.
 
+mod attacks;
 mod availability;
 mod bed;
 mod bed_itself;
@@ -67,6 +68,7 @@ fn main() {
     // These need the whole cluster, or take a part of it away.
     let alone = trials![
         bed_itself::nothing_is_left_of_a_cluster_that_is_ended,
+        attacks::a_visitor_cannot_end_a_pod_or_keep_others_from_it,
         availability::a_node_port_passes_on_the_visitors_own_address,
         availability::without_pre_stop_visitors_are_lost,
         availability::with_pre_stop_none_is_lost_when_the_only_pod_changes_nodes,

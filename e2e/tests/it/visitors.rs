@@ -112,7 +112,8 @@ pub(crate) fn get(server: SocketAddr, target: &str) -> io::Result<Value> {
     thread::spawn(request).join().expect("a visitor does not panic")
 }
 
-fn enter_namespace() -> io::Result<()> {
+/// From here on, the calling thread is where visitors are.
+pub(crate) fn enter_namespace() -> io::Result<()> {
     Ok(move_into_link_name_space(File::open(NAMESPACE)?.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
 
