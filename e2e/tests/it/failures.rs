@@ -100,7 +100,8 @@ pub(crate) fn a_handler_that_the_nodes_do_not_have() {
 }
 
 pub(crate) fn an_image_that_would_run_as_root() {
-    let manifest = Manifest::quick().without("/spec/template/spec/securityContext/runAsUser");
+    let context = "/spec/template/spec/securityContext";
+    let manifest = Manifest::quick().without(&format!("{context}/runAsUser")).without(&format!("{context}/runAsGroup"));
     fails_with("as-root", "RunsAsRoot", &["CreateContainerConfigError", "root"], &manifest);
 }
 
@@ -133,8 +134,8 @@ pub(crate) fn pods_that_their_kubelet_rejects() {
     fails("rejected", "PodRejected", &["SysctlForbidden", "kernel.msgmax"], |namespace, road| {
         namespace.allow_everything();
         let sysctls = json!([{"name": "kernel.msgmax", "value": "65536"}]);
-        let manifest = Manifest::quick().with("/spec/template/spec/securityContext/sysctls", sysctls);
-        namespace.deploy(road, &manifest, &road.commits[1], &["--rollback"])
+        let manifest = Manifest::quick().impatient().with("/spec/template/spec/securityContext/sysctls", sysctls);
+        namespace.deploy(road, &manifest, &road.commits[1], &["--rollback", "--timeout", "60s"])
     });
 }
 
@@ -145,7 +146,7 @@ pub(crate) fn pods_that_fit_on_no_node() {
 }
 
 pub(crate) fn a_component_that_crashes_after_it_was_ready() {
-    fails("crashes-later", "CrashLoop", &["restart"], |namespace, road| {
+    fails("crashes-later", "StartFailedOrOutOfMemory", &["restart"], |namespace, road| {
         let manifest = Manifest::quick().with("/spec/minReadySeconds", json!(15));
         let image = json!(image(&road.commits[1]));
         std::thread::scope(|scope| {
