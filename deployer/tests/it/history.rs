@@ -22,6 +22,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     let mut trials = vec![
         bed.trial("42 pods that are evicted again and again are no failure of the rollout", evicted_again),
         bed.trial("43 a failure from before this run that lasts is a failure again", lasts),
+        bed.trial("43 a kubelet that begins to wait has not tried again", only_waits),
         bed.trial("50 a registry that limits pulls for a moment is waited for", pull_limit_passes),
         bed.trial("51 with no revision that was ever available a rollback says so", never_available),
         bed.trial("54 an image set by hand in mid-rollout supersedes it", image_set_meanwhile),
@@ -135,6 +136,18 @@ async fn lasts(plane: Plane) {
     let run = running.end().await;
     failed(&run, "ImageMissing", &["not found"]);
     assert!(run.took < Duration::from_secs(45), "{run}");
+}
+
+/// From `ErrImagePull` to `ImagePullBackOff`, seconds after a pull that failed before this run.
+async fn only_waits(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_FOUND.replace("ImagePullBackOff", "ErrImagePull"))).await;
+    failed(&scene.deploy(new).await, "ImageMissing", &[]);
+    let running = scene.start(new, &[]);
+    running.said("applied").await;
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_FOUND).then(10, &HEALTHY)).await;
+    done(&scene, &running.end().await, new, 2).await;
 }
 
 async fn pull_limit_passes(plane: Plane) {
