@@ -13,8 +13,8 @@ from performance import REPOSITORY
 from rollout_cluster import ACCOUNTS, START_SECONDS, ControlPlane, Kubelet, Network, Step, add_node
 from rollout_run import Rollout, Run
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "request-info"
-BINARIES = Path(os.environ.get("KUBEBUILDER_ASSETS") or CACHE / "kubernetes-1.34.4/bin")
+CLUSTER = REPOSITORY / "e2e/cluster.sh"
+BINARIES = Path(os.environ.get("KUBEBUILDER_ASSETS") or subprocess.check_output([CLUSTER, "assets"], text=True).strip())
 
 DEADLINE_SECONDS = 20
 EDITS = {

@@ -5,6 +5,7 @@
 #
 #   cluster.sh packages [CALLED=PACKAGE]  installs what is missing (Debian, Ubuntu), of these, too: mvn=maven
 #   cluster.sh binaries                   builds Kubernetes, once, in about 6 minutes
+#   cluster.sh assets                     prints the directory of what that builds
 #   cluster.sh run COMMAND [ARG...]       runs COMMAND inside a fresh cluster, and nothing is left of the cluster when it ends
 #   cluster.sh shell                      a shell inside a fresh cluster
 #   cluster.sh load-balancer PORT HEALTH  inside: HAProxy on $EDGE:80 for a Service's nodePort and healthCheckNodePort,
@@ -12,14 +13,15 @@
 #   cluster.sh restart NAME               inside: a component that was ended, `apiserver` for example
 #
 # COMMAND finds KUBECONFIG, DOCKER_HOST, kubectl on PATH, the registry at $HOST:5000, the visitors' network namespace
-# `edge`, and in $RUN each component's NAME.log and NAME.pid. Clusters can run side by side.
+# `edge`, and in $RUN each component's NAME.log and NAME.pid, and the API server's audit.log. Clusters can run side by side.
 # RuntimeClass wasmtime-spin-v2 is Spin's own shim where that is on PATH, else spin-runtime beside this file.
 set -euo pipefail
 
-KUBERNETES=1.34.4 ETCD=3.6.4 # the etcd whose client this Kubernetes requires, so that one go.mod serves both
+SELF=$(realpath "$0")
+PATCH=4 # of the Kubernetes that cluster.yaml asks of EKS
+KUBERNETES=$(sed -n 's/^  version: "\(.*\)"/\1/p' "${SELF%/*}/../infrastructure/cluster.yaml").$PATCH
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/request-info/kubernetes-$KUBERNETES
 BIN=$CACHE/bin
-SELF=$(realpath "$0")
 HOST=10.89.0.1 EDGE=10.89.0.100
 declare -A ADDRESS=([node-a]=10.89.0.11 [node-b]=10.89.0.12)
 declare -A PODS=([node-a]=10.244.1.0/24 [node-b]=10.244.2.0/24)
@@ -44,35 +46,38 @@ packages() { # packages [CALLED=PACKAGE...]: of ours, and of these
   [ ${#missing[@]} -gt 0 ] || return 0
   [ "$(id -u)" = 0 ] || die "packages are installed by root: sudo $0 packages"
   echo "cluster.sh: installing ${missing[*]}; this takes a minute" >&2
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -qq "${missing[@]}" >/dev/null
+  local words
+  words=$({ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -qq "${missing[@]}"; } 2>&1) ||
+    die "apt-get could not install ${missing[*]}:"$'\n'"$words"
 }
 
 # k8s.io/kubernetes replaces its staging modules by paths; a module that requires it must pin them itself.
 binaries() (
   [ ! -d "$BIN" ] || exit 0
-  type -P go >/dev/null || die "Kubernetes is built from its Go modules, and there is no go on PATH: install Go 1.24 or newer"
+  type -P go >/dev/null || die "Kubernetes is built from its Go modules, and there is no go on PATH: install Go 1.25 or newer"
   mkdir -p "$CACHE"
   exec 9>"$CACHE/lock"
   flock 9
   [ ! -d "$BIN" ] || exit 0 # another one built it meanwhile
-  echo "cluster.sh: building Kubernetes $KUBERNETES and etcd $ETCD from their Go modules, once; about 6 minutes on two cores" >&2
-  local build go_mod minor=${KUBERNETES#*.} name version=k8s.io/component-base/version
+  echo "cluster.sh: building Kubernetes $KUBERNETES and its etcd from their Go modules, once; about 6 minutes on two cores" >&2
+  local build etcd go_mod minor=${KUBERNETES#*.} name version=k8s.io/component-base/version
   build=$(mktemp -d "$CACHE/build.XXXXXX")
   trap 'rm -rf "$build"' EXIT
   trap 'exit 1' INT TERM
   cd "$build"
-  printf 'module kubernetes\n\ngo 1.24.0\n' >go.mod
   go_mod=$(go mod download -json "k8s.io/kubernetes@v$KUBERNETES" | sed -n 's/.*"GoMod": "\(.*\)".*/\1/p')
+  etcd=$(sed -n 's/^\tgo.etcd.io\/etcd\/client\/v3 //p' "$go_mod") # whose client it requires: one go.mod serves both
   {
-    printf 'require (\n\tk8s.io/kubernetes v%s\n\tgo.etcd.io/etcd/server/v3 v%s\n)\n\nreplace (\n' "$KUBERNETES" "$ETCD"
+    printf 'module kubernetes\n\n'
+    sed -n '/^go /p' "$go_mod"
+    printf 'require (\n\tk8s.io/kubernetes v%s\n\tgo.etcd.io/etcd/server/v3 %s\n)\n\nreplace (\n' "$KUBERNETES" "$etcd"
     sed -n 's/^\t*\(k8s.io\/[^ ]*\) => .\/staging.*/\1/p' "$go_mod" | sort -u | while read -r name; do
       printf '\t%s => %s v0.%s\n' "$name" "$name" "$minor"
     done
     printf ')\n\ntool (\n\tgo.etcd.io/etcd/server/v3\n'
     printf '\tk8s.io/kubernetes/cmd/%s\n' kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl
     printf ')\n'
-  } >>go.mod
+  } >go.mod
   go mod tidy >tidy.log 2>&1 || { cat tidy.log >&2; die "the Go modules of Kubernetes could not be had; is the module proxy reachable?"; }
   CGO_ENABLED=0 go build -trimpath -o built/ \
     -ldflags "-s -w -X $version.gitVersion=v$KUBERNETES -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*}" tool
@@ -154,6 +159,17 @@ proxy,system:kube-proxy,4
 node-a,system:node:node-a,5,"system:nodes"
 node-b,system:node:node-b,6,"system:nodes"
 X
+  # Of each write that may matter who did it and when, and of pods what became of them.
+  cat >"$RUN/audit-policy.yaml" <<X
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+omitManagedFields: true
+rules:
+  - {level: RequestResponse, verbs: [create, update, patch, delete], resources: [{group: "", resources: [pods, pods/status]}]}
+  - {level: Metadata, verbs: [create, update, patch, delete], resources: [{group: "", resources: [configmaps]}, {group: apps, resources: [deployments]}]}
+  - {level: None}
+X
   start etcd - etcd --data-dir "$RUN/etcd" --unsafe-no-fsync=true \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
     --listen-peer-urls http://127.0.0.1:2380
@@ -161,6 +177,7 @@ X
     --bind-address=$HOST --advertise-address=$HOST --service-cluster-ip-range=10.96.0.0/16 \
     --service-account-key-file="$RUN/sa.pub" --service-account-signing-key-file="$RUN/sa.key" \
     --service-account-issuer=https://kubernetes.default.svc --authorization-mode=Node,RBAC \
+    --audit-policy-file="$RUN/audit-policy.yaml" --audit-log-path="$RUN/audit.log" --audit-log-maxsize=1000 \
     --token-auth-file="$RUN/tokens.csv" --allow-privileged=true --kubelet-preferred-address-types=InternalIP \
     --default-not-ready-toleration-seconds=5 --default-unreachable-toleration-seconds=5
   for user in admin manager scheduler proxy node-a node-b; do kubeconfig $user; done
@@ -277,7 +294,8 @@ node() {
   await "containerd-$name" ctr -a "$state/containerd.sock" version
   ctr -a "$state/containerd.sock" -n k8s.io images import "$RUN/pause.tar" >/dev/null
   start "kubelet-$name" "$name" kubelet --config="$state/kubelet.yaml" --kubeconfig="$RUN/$name.kubeconfig" \
-    --root-dir="$state/kubelet" --cert-dir="$state/pki" --hostname-override="$name" --node-ip="${ADDRESS[$name]}"
+    --root-dir="$state/kubelet" --cert-dir="$state/pki" --hostname-override="$name" --node-ip="${ADDRESS[$name]}" \
+    --node-labels=spin=true
   start "proxy-$name" "$name" kube-proxy --kubeconfig="$RUN/proxy.kubeconfig" --hostname-override="$name" --proxy-mode=iptables \
     --cluster-cidr=10.244.0.0/16 --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
 }
@@ -304,7 +322,7 @@ X
 
 cluster() { # inside the namespaces, as their first process: when it ends, the kernel ends whatever runs in them
   local name
-  export HOST EDGE KUBECONFIG=$RUN/admin.kubeconfig DOCKER_HOST=unix://$RUN/docker.sock PATH=$BIN:$PATH TMPDIR=$RUN/tmp
+  export HOST EDGE KUBECONFIG=$RUN/admin.kubeconfig DOCKER_HOST=unix://$RUN/docker.sock PATH=${SELF%/*}/bin:$BIN:$PATH TMPDIR=$RUN/tmp
   mkdir "$TMPDIR"
   mount -t tmpfs tmpfs /run # /run/netns and /run/containerd are this cluster's alone
   for name in etc opt usr/libexec var/lib var/log; do # what containerd, dockerd, kubelet and CNI write there goes with $RUN
@@ -321,7 +339,7 @@ cluster() { # inside the namespaces, as their first process: when it ends, the k
   pause_image
   controllers
   for name in node-a node-b; do node $name; done
-  kubectl create -f - >/dev/null <<<'{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "wasmtime-spin-v2"}, "handler": "spin-v2"}'
+  kubectl create -f "${SELF%/*}/../kubernetes/runtimeclass.yaml" >/dev/null
   await registry curl -sf http://$HOST:5000/v2/
   for name in node-a node-b; do
     await "kubelet-$name" kubectl wait --for=condition=Ready node/$name --timeout=1s
@@ -389,6 +407,7 @@ X
 
 case ${1:-} in
   packages | binaries | run | shell | restart | cluster | prompt | sweep) "$@" ;;
+  assets) echo "$BIN" ;;
   load-balancer) shift; load_balancer "$@" ;;
   *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
 esac

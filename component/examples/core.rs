@@ -2,10 +2,21 @@
 
 use std::{env, hint::black_box};
 
-use http::{Request, request::Builder};
-use request_info::{Settings, respond};
+use http::Method;
+use request_info::{Headers, Origin, Settings, Visit, respond};
 
-const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+const BROWSERS_HEADERS: [(&str, &str); 10] = [
+    ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+    ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+    ("accept-language", "en-US,en;q=0.5"),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    ("upgrade-insecure-requests", "1"),
+    ("sec-fetch-dest", "document"),
+    ("sec-fetch-mode", "navigate"),
+    ("sec-fetch-site", "none"),
+    ("sec-fetch-user", "?1"),
+    ("priority", "u=0, i"),
+];
 const FORM: &str = "\
     --boundary\r\nContent-Disposition: form-data; name=\"event\"\r\n\r\nsignup\r\n\
     --boundary\r\nContent-Disposition: form-data; name=\"url\"\r\n\r\nhttps://example.com/\r\n\
@@ -17,64 +28,42 @@ fn main() {
         panic!("usage: core text|html|json|proxies|form <times>");
     };
     let times: u32 = times.parse().expect("a number of times");
-    let (request, trusted_proxies) = request(kind);
+    let (trusted_proxies, visit) = visit(kind);
+    let variables = format!("{trusted_proxies};;x-forwarded-for");
     for _ in 0..times {
         // A component starts anew for every request, and so the settings are read anew.
-        let settings = Settings::parse(black_box(trusted_proxies), "", "x-forwarded-for");
-        let response = respond(black_box(&request), &settings);
-        assert_eq!(black_box(response).status(), 200);
+        let settings = Settings::from_joined(black_box(&variables));
+        let answer = respond(black_box(&visit), &settings);
+        assert_eq!(black_box(answer).status, 200);
     }
 }
 
-/// A request of this kind, and the proxies to trust with it.
-fn request(kind: &str) -> (Request<Vec<u8>>, &'static str) {
-    let get = || Request::get("http://localhost:3000/");
-    let curl = |request: Builder| request.header("user-agent", "curl/8.5.0");
-    let (builder, body, trusted_proxies) = match kind {
-        "text" => (curl(get()).header("accept", "*/*"), "", ""),
-        "html" => (browser(get()), "", ""),
-        "json" => (curl(get()).header("accept", "application/json"), "", ""),
+/// A visit of this kind, and the proxies to trust with it.
+fn visit(kind: &str) -> (&'static str, Visit<'static>) {
+    let curl = ("user-agent", "curl/8.5.0");
+    let anything = ("accept", "*/*");
+    let (trusted_proxies, headers, body) = match kind {
+        "text" => ("", vec![curl, anything], ""),
+        "html" => ("", BROWSERS_HEADERS.to_vec(), ""),
+        "json" => ("", vec![curl, ("accept", "application/json")], ""),
         "proxies" => {
-            let builder = curl(get())
-                .header("accept", "*/*")
-                .header("x-forwarded-for", "198.51.100.7, 203.0.113.9")
-                .header("x-forwarded-for", "10.0.0.5");
-            (builder, "", "127.0.0.0/8, 10.0.0.0/8")
+            let forwarded = [("x-forwarded-for", "198.51.100.7, 203.0.113.9"), ("x-forwarded-for", "10.0.0.5")];
+            ("127.0.0.0/8, 10.0.0.0/8", vec![curl, anything, forwarded[0], forwarded[1]], "")
         }
         "form" => {
-            let builder = curl(Request::post("http://localhost:3000/"))
-                .header("accept", "*/*")
-                .header("content-length", FORM.len())
-                .header("content-type", "multipart/form-data; boundary=boundary");
-            (builder, FORM, "")
+            let content = [("content-length", "155"), ("content-type", "multipart/form-data; boundary=boundary")];
+            ("", vec![curl, anything, content[0], content[1]], FORM)
         }
         _ => panic!("there is no kind {kind}: choose text, html, json, proxies or form"),
     };
-    let request = appended_by_spin(builder).body(body.into());
-    (request.expect("the request is well-formed"), trusted_proxies)
-}
-
-fn browser(request: Builder) -> Builder {
-    request
-        .header("user-agent", BROWSER)
-        .header("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
-        .header("accept-language", "en-US,en;q=0.5")
-        .header("accept-encoding", "gzip, deflate, br, zstd")
-        .header("upgrade-insecure-requests", "1")
-        .header("sec-fetch-dest", "document")
-        .header("sec-fetch-mode", "navigate")
-        .header("sec-fetch-site", "none")
-        .header("sec-fetch-user", "?1")
-        .header("priority", "u=0, i")
-}
-
-fn appended_by_spin(request: Builder) -> Builder {
-    request
-        .header("spin-path-info", "/")
-        .header("spin-full-url", "http://localhost:3000/")
-        .header("spin-matched-route", "/...")
-        .header("spin-base-path", "/")
-        .header("spin-raw-component-route", "/...")
-        .header("spin-component-route", "")
-        .header("spin-client-addr", "127.0.0.1:5678")
+    let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+    let visit = Visit {
+        peer: "127.0.0.1".parse().ok(),
+        method: if body.is_empty() { Method::GET } else { Method::POST },
+        target: "/".to_owned(),
+        headers: Headers(headers.collect()),
+        body: body.into(),
+        origin: &|| Origin { scheme: Some("http".to_owned()), authority: Some("localhost:3000".to_owned()) },
+    };
+    (trusted_proxies, visit)
 }

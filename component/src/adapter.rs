@@ -1,47 +1,47 @@
-//! The one place that knows WASI and Spin: from Spin's request to [`respond`], and its answer back.
+//! The one place that knows WASI: from Spin's request to [`respond`], and its answer back.
 
 #![expect(unsafe_code, clippy::same_length_and_capacity, reason = "the macro that exports the handler writes it")]
 #![expect(clippy::needless_pass_by_value, reason = "the macro hands the request over")]
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, uri::Scheme};
+use http::{Method, StatusCode};
 use spin_sdk::{
     http::{
-        Headers, IncomingRequest, Method as SpinMethod, OutgoingBody, OutgoingResponse, ResponseOutparam,
+        Fields, IncomingRequest, Method as SpinMethod, OutgoingBody, OutgoingResponse, ResponseOutparam,
         Scheme as SpinScheme,
     },
     http_component, variables,
 };
 use wasi::io::streams::StreamError;
 
-use crate::{BODY_LIMIT, Settings, refuse, respond};
+use crate::{Answer, BODY_LIMIT, Origin, Refusal, Settings, Visit, refuse, respond, spin};
 
 #[http_component]
 fn handle(request: IncomingRequest, response_out: ResponseOutparam) {
-    let response = match http_request(&request) {
-        Ok(request) => respond(&request, &settings()),
-        Err(reason) => refuse(&reason),
+    let answer = match visit(&request, &|| origin(&request)) {
+        Ok(visit) => respond(&visit, &settings()),
+        Err(refusal) => refuse(&refusal),
     };
-    send(&response, response_out);
+    send(&answer, response_out);
 }
 
 fn settings() -> Result<Settings, String> {
-    let variable = |name| variables::get(name).map_err(|error| format!("{name}: {error}"));
-    Settings::parse(&variable("trusted_proxies")?, &variable("trusted_hops")?, &variable("client_address_header")?)
+    let joined = variables::get("address_settings").map_err(|error| format!("address_settings: {error}"))?;
+    Settings::from_joined(&joined)
+}
+
+fn origin(request: &IncomingRequest) -> Origin {
+    let scheme = request.scheme().map(|scheme| match scheme {
+        SpinScheme::Http => "http".to_owned(),
+        SpinScheme::Https => "https".to_owned(),
+        SpinScheme::Other(scheme) => scheme,
+    });
+    Origin { scheme, authority: request.authority() }
 }
 
 /// # Errors
-/// What of the request cannot be read.
-fn http_request(request: &IncomingRequest) -> Result<Request<Vec<u8>>, String> {
-    // Only a form is ever looked at, and only POST brings one.
-    let body = match request.method() {
-        SpinMethod::Post => body_of(request)?,
-        _ => Vec::new(),
-    };
-    with_body(request, body).map_err(|error| error.to_string())
-}
-
-fn with_body(request: &IncomingRequest, body: Vec<u8>) -> Result<Request<Vec<u8>>, http::Error> {
-    let method = match request.method() {
+/// What of the request cannot be read, or is too long.
+fn visit<'a>(incoming: &IncomingRequest, origin: &'a dyn Fn() -> Origin) -> Result<Visit<'a>, Refusal> {
+    let method = match incoming.method() {
         SpinMethod::Get => Method::GET,
         SpinMethod::Head => Method::HEAD,
         SpinMethod::Post => Method::POST,
@@ -51,32 +51,24 @@ fn with_body(request: &IncomingRequest, body: Vec<u8>) -> Result<Request<Vec<u8>
         SpinMethod::Options => Method::OPTIONS,
         SpinMethod::Trace => Method::TRACE,
         SpinMethod::Patch => Method::PATCH,
-        SpinMethod::Other(name) => Method::from_bytes(name.as_bytes())?,
+        SpinMethod::Other(name) => Method::from_bytes(name.as_bytes()).map_err(unreadable)?,
     };
-    let mut uri = Uri::builder().path_and_query(request.path_with_query().unwrap_or_else(|| "/".into()));
-    if let Some(authority) = request.authority() {
-        uri = uri.authority(authority).scheme(match request.scheme() {
-            Some(SpinScheme::Https) => Scheme::HTTPS,
-            _ => Scheme::HTTP,
-        });
-    }
-    let mut converted = Request::new(body);
-    *converted.method_mut() = method;
-    *converted.uri_mut() = uri.build()?;
-    let entries = request.headers().entries();
-    let mut headers = HeaderMap::with_capacity(entries.len());
-    for (name, value) in entries {
-        headers.append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_bytes(&value)?);
-    }
-    *converted.headers_mut() = headers;
-    Ok(converted)
+    let target = incoming.path_with_query().unwrap_or_else(|| "/".into());
+    let (peer, headers) = spin::split(&target, incoming.headers().entries())?;
+    // Only a form is ever looked at, and only POST brings one.
+    let body = if method == Method::POST { body_of(incoming)? } else { Vec::new() };
+    Ok(Visit { peer, method, target, headers, body, origin })
+}
+
+fn unreadable(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Unreadable(error.to_string())
 }
 
 /// The body up to one byte beyond the limit.
 ///
 /// # Errors
 /// When it breaks off before its end, or is not framed as HTTP wants it.
-fn body_of(request: &IncomingRequest) -> Result<Vec<u8>, String> {
+fn body_of(request: &IncomingRequest) -> Result<Vec<u8>, Refusal> {
     let mut read = Vec::new();
     let body = request.consume().expect("the body is taken once");
     let stream = body.stream().expect("the stream is taken once");
@@ -85,7 +77,7 @@ fn body_of(request: &IncomingRequest) -> Result<Vec<u8>, String> {
             Ok(chunk) => read.extend(chunk),
             Err(StreamError::Closed) => break,
             Err(StreamError::LastOperationFailed(error)) => {
-                return Err(format!("its body breaks off: {}", error.to_debug_string()));
+                return Err(unreadable(format!("its body breaks off: {}", error.to_debug_string())));
             }
         }
     }
@@ -94,15 +86,15 @@ fn body_of(request: &IncomingRequest) -> Result<Vec<u8>, String> {
 
 /// Hands the answer over whole where it fits, before it is set: the server then never waits for a
 /// body, and one that ends at SIGTERM ends between answers.
-fn send(response: &Response<Vec<u8>>, response_out: ResponseOutparam) {
+fn send(answer: &Answer, response_out: ResponseOutparam) {
     let headers: Vec<_> =
-        response.headers().iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
-    let headers = Headers::from_list(&headers).expect("what http accepts as a header, WASI accepts");
+        answer.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
+    let headers = Fields::from_list(&headers).expect("what http accepts as a header, WASI accepts");
     let outgoing = OutgoingResponse::new(headers);
-    if response.status() != StatusCode::OK {
-        outgoing.set_status_code(response.status().as_u16()).expect("every status here is a valid one");
+    if answer.status != StatusCode::OK {
+        outgoing.set_status_code(answer.status.as_u16()).expect("every status here is a valid one");
     }
-    if response.body().is_empty() {
+    if answer.body.is_empty() {
         // Without a body, Content-Length stays what it would be with one, as HEAD wants it.
         return response_out.set(outgoing);
     }
@@ -110,7 +102,7 @@ fn send(response: &Response<Vec<u8>>, response_out: ResponseOutparam) {
     let stream = body.write().expect("the stream is taken once");
     let permitted = stream.check_write().unwrap_or(0);
     let permitted = usize::try_from(permitted).unwrap_or(usize::MAX);
-    let (now, later) = response.body().split_at(permitted.min(response.body().len()));
+    let (now, later) = answer.body.split_at(permitted.min(answer.body.len()));
     let mut sent = stream.write(now).is_ok();
     let mut response_out = Some((response_out, outgoing));
     if !later.is_empty()

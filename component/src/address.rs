@@ -2,23 +2,17 @@
 
 use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
 
-use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
     forwarding::{Entry, ForwardingHeader},
-    headers::Headers,
     settings::{Settings, Trust},
+    visit::{Headers, Visit},
 };
 
 /// The headers that are named as ignored when nobody may be believed.
-static FORWARDING_HEADERS: [HeaderName; 4] = [
-    header::FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("cf-connecting-ip"),
-];
+const FORWARDING_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "cf-connecting-ip"];
 
 /// The visitor's address and why it is that one.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -36,8 +30,8 @@ pub(crate) struct Address {
 }
 
 /// Finds the visitor's address from who called and what the headers say, as far as they are believed.
-pub(crate) fn find(headers: Headers, settings: &Settings) -> Address {
-    let Some(peer) = headers.peer().map(|peer| peer.to_canonical()) else {
+pub(crate) fn find(visit: &Visit, settings: &Settings) -> Address {
+    let Some(peer) = visit.peer.map(|peer| peer.to_canonical()) else {
         return Address {
             ip: None,
             verified: false,
@@ -46,7 +40,7 @@ pub(crate) fn find(headers: Headers, settings: &Settings) -> Address {
             chain: Vec::new(),
         };
     };
-    let (header, headers) = (&settings.header, headers.0);
+    let (header, headers) = (&settings.header, &visit.headers);
     match &settings.trust {
         Trust::Nobody => ignoring(peer, headers, header, "no proxy is trusted to report a visitor"),
         Trust::Proxies(trusted) if !is_trusted(trusted, peer) => {
@@ -72,16 +66,15 @@ fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
 }
 
 /// The peer, because what a forwarding header says is not believed.
-fn ignoring(peer: IpAddr, headers: &HeaderMap, configured: &ForwardingHeader, why: &str) -> Address {
+fn ignoring(peer: IpAddr, headers: &Headers, configured: &ForwardingHeader, why: &str) -> Address {
     let mut explanation = Cow::Borrowed("This is the address that the connection came from.");
     let configured = configured.name();
-    let ignored: Vec<_> = FORWARDING_HEADERS
-        .iter()
-        .filter(|name| **name != configured)
-        .chain([&configured])
-        .filter(|name| headers.contains_key(*name))
-        .map(|name| title_case(name.as_str()))
+    let mut ignored: Vec<_> = headers
+        .pairs()
+        .filter(|(name, _)| FORWARDING_HEADERS.contains(name) || *name == configured)
+        .map(|(name, _)| title_case(name))
         .collect();
+    ignored.dedup();
     if let Some((last, others)) = ignored.split_last() {
         let (others, verb) = match others {
             [] => (String::new(), "is"),
@@ -106,7 +99,7 @@ impl Found {
             ip: Some(self.ip.unwrap_or(peer)),
             verified: self.verified,
             source: match self.ip {
-                Some(_) => header.name().as_str().to_owned().into(),
+                Some(_) => header.name().to_owned().into(),
                 None => "peer".into(),
             },
             explanation: self.explanation.into(),
@@ -117,7 +110,7 @@ impl Found {
 
 /// Walks from the nearest entry outwards, over trusted proxies, to the first that is none.
 fn nearest_untrusted(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr, trusted: &[IpNet]) -> Found {
-    let name = title_case(header.name().as_str());
+    let name = title_case(header.name());
     let mut nearest = None;
     for entry in entries.iter().rev() {
         match entry.address() {
@@ -145,7 +138,7 @@ fn nearest_untrusted(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr,
 
 /// The entry that the outermost of so many proxies wrote.
 fn counted(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr, hops: usize) -> Found {
-    let name = title_case(header.name().as_str());
+    let name = title_case(header.name());
     let Some(first) = entries.len().checked_sub(hops) else {
         return Found {
             ip: None,
@@ -179,7 +172,7 @@ fn counted(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr, hops: usi
 
 /// The only value of a header that holds one address.
 fn single(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr) -> Found {
-    let name = title_case(header.name().as_str());
+    let name = title_case(header.name());
     let (ip, explanation) = match entries {
         [Entry::Address(address)] => {
             (Some(*address), format!("The trusted proxy at {peer} reported this address in {name}."))
@@ -196,7 +189,7 @@ fn stopped(name: &str, entry: &Entry, nearest: Option<IpAddr>) -> Found {
         ip: nearest,
         verified: false,
         explanation: format!(
-            "{name} cannot be followed beyond \u{201c}{entry}\u{201d}, which is not an address; \
+            "{name} cannot be followed beyond \u{201c}{entry}\u{201d}, which is no visitor's address; \
              this is the nearest one on this side of it."
         ),
     }
@@ -215,21 +208,27 @@ fn title_case(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::Method;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::visit::Origin;
 
-    const PEER: &str = "10.0.0.1:5678";
+    const PEER: &str = "10.0.0.1";
 
     fn found(settings: (&str, &str, &str), headers: &[(&'static str, &str)]) -> Address {
         let (proxies, hops, header) = settings;
         let settings = Settings::parse(proxies, hops, header).unwrap();
-        let mut map = HeaderMap::new();
-        for (name, value) in headers.iter().chain(&[("spin-client-addr", PEER)]) {
-            map.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        }
-        find(Headers(&map), &settings)
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+        let visit = Visit {
+            peer: PEER.parse().ok(),
+            method: Method::GET,
+            target: "/".to_owned(),
+            headers: Headers(headers.collect()),
+            body: Vec::new(),
+            origin: &Origin::default,
+        };
+        find(&visit, &settings)
     }
 
     #[test]
@@ -246,13 +245,14 @@ mod tests {
         );
         let cases: &[Case] = &[
             (NOTHING, &[("x-forwarded-for", "192.0.2.1")], ("10.0.0.1", true, "peer")),
-            (NOTHING, &[("spin-client-addr", "192.0.2.1:1")], ("10.0.0.1", true, "peer")),
             (STRANGERS, &[("x-forwarded-for", "192.0.2.1")], ("10.0.0.1", true, "peer")),
             (PROXIES, &[], ("10.0.0.1", false, "peer")),
             (PROXIES, &[("x-forwarded-for", "192.0.2.1, 192.0.2.2, 10.9.9.9")], ("192.0.2.2", true, "x-forwarded-for")),
             (PROXIES, &[("x-forwarded-for", "10.0.0.3, 10.0.0.2")], ("10.0.0.3", false, "x-forwarded-for")),
             (PROXIES, &[("x-forwarded-for", "192.0.2.1, unknown, 10.0.0.2")], ("10.0.0.2", false, "x-forwarded-for")),
             (PROXIES, &[("x-forwarded-for", "unknown")], ("10.0.0.1", false, "peer")),
+            (PROXIES, &[("x-forwarded-for", "192.0.2.1, 0.0.0.0")], ("10.0.0.1", false, "peer")),
+            (PROXIES, &[("x-forwarded-for", "192.0.2.1, ::, 10.0.0.2")], ("10.0.0.2", false, "x-forwarded-for")),
             (
                 TWO_HOPS,
                 &[("x-forwarded-for", "192.0.2.1, 192.0.2.2, 10.9.9.9")],

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, header};
+use http::header;
 
-use crate::{field::Cursor, headers::value_text};
+use crate::{field::Cursor, refusal::Refusal, visit::Headers};
 
 /// Both values, each the first of its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,20 +26,27 @@ impl Form {
 
     /// Reads a body by its Content-Type: either kind of form. Any other body is ignored, and of a
     /// malformed one all from the fault on.
-    pub(crate) fn from_body(headers: &HeaderMap, body: &[u8]) -> Self {
-        let Some(content_type) = headers.get(header::CONTENT_TYPE).map(value_text) else {
-            return Self::default();
-        };
+    ///
+    /// # Errors
+    /// When the form has a Content-Encoding.
+    pub(crate) fn from_body(headers: &Headers, body: &[u8]) -> Result<Self, Refusal> {
+        let content_type = headers.value(header::CONTENT_TYPE.as_str()).unwrap_or_default();
         let (media_type, parameters) = halves(&content_type);
-        if media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            Self::from_urlencoded(body)
-        } else if media_type.eq_ignore_ascii_case("multipart/form-data")
-            && let Some(boundary) = parameter(parameters, "boundary")
-        {
-            Self::from_multipart(body, &boundary)
-        } else {
-            Self::default()
+        let is_urlencoded = media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded");
+        if !is_urlencoded && !media_type.eq_ignore_ascii_case("multipart/form-data") {
+            return Ok(Self::default());
         }
+        for line in headers.values(header::CONTENT_ENCODING.as_str()) {
+            let mut encodings = line.split(',').map(str::trim).filter(|encoding| !encoding.is_empty());
+            if let Some(encoding) = encodings.find(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+                return Err(Refusal::EncodedForm(encoding.to_owned()));
+            }
+        }
+        Ok(if is_urlencoded {
+            Self::from_urlencoded(body)
+        } else {
+            parameter(parameters, "boundary").map(|boundary| Self::from_multipart(body, &boundary)).unwrap_or_default()
+        })
     }
 
     /// Reads the parts of `multipart/form-data` (RFC 7578; their delimiters: RFC 2046, section 5.1.1).
@@ -73,23 +80,36 @@ impl Form {
         field.get_or_insert_with(|| value.into_owned());
     }
 
-    /// Each value of this form, or else the other's.
+    /// Each value of this form, or else the other's. An empty `url` counts as absent.
     pub(crate) fn or(self, other: Self) -> Self {
-        Self { url: self.url.or(other.url), event: self.event.or(other.event) }
+        let is_given = |url: &String| !url.is_empty();
+        Self { url: self.url.filter(is_given).or(other.url.filter(is_given)), event: self.event.or(other.event) }
     }
 }
 
-/// The name of the form's field that a part holds, unless it is a file.
+/// The name of the form's field that a part holds. A file has none, and neither has a part whose disposition is another
+/// one (RFC 7578, section 4.2) or is malformed: a file's name may be what is malformed in it.
 fn field_name(head: &str) -> Option<String> {
     let disposition = head.split("\r\n").find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-disposition").then_some(value)
     })?;
-    let (_, parameters) = halves(disposition);
-    if parameter(parameters, "filename").is_some() {
+    let (kind, parameters) = halves(disposition);
+    if !kind.eq_ignore_ascii_case("form-data") {
         return None;
     }
-    parameter(parameters, "name").map(Cow::into_owned)
+    let mut field = None;
+    for parameter in Parameters(Cursor::new(parameters)) {
+        let (name, value) = parameter?;
+        // `filename*` and `filename*0` are a file's name, too (RFC 8187, RFC 2231).
+        if name.split('*').next().is_some_and(|name| name.eq_ignore_ascii_case("filename")) {
+            return None;
+        }
+        if name.eq_ignore_ascii_case("name") {
+            field.get_or_insert(value);
+        }
+    }
+    field.map(Cow::into_owned)
 }
 
 /// A field value's first part, and its parameters (RFC 9110, section 5.6.6).
@@ -100,18 +120,34 @@ fn halves(value: &str) -> (&str, &str) {
 
 /// The value of the parameter of this name, if the parameters are well-formed up to it.
 fn parameter<'a>(parameters: &'a str, name: &str) -> Option<Cow<'a, str>> {
-    let mut cursor = Cursor::new(parameters);
-    loop {
-        cursor.skip_whitespace();
-        if let Some(found) = cursor.token() {
-            cursor.eat('=').then_some(())?;
-            let value = cursor.parameter_value()?;
-            if found.eq_ignore_ascii_case(name) {
-                return Some(value);
-            }
+    Parameters(Cursor::new(parameters))
+        .map_while(|parameter| parameter)
+        .find_map(|(found, value)| found.eq_ignore_ascii_case(name).then_some(value))
+}
+
+/// Parameters behind the first semicolon (RFC 9110, section 5.6.6): names and values, or `None` for what is malformed.
+struct Parameters<'a>(Cursor<'a>);
+
+impl<'a> Iterator for Parameters<'a> {
+    type Item = Option<(&'a str, Cow<'a, str>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let cursor = &mut self.0;
+        loop {
             cursor.skip_whitespace();
+            if let Some(name) = cursor.token() {
+                let value = cursor.eat('=').then(|| cursor.parameter_value()).flatten();
+                cursor.skip_whitespace();
+                let is_whole = cursor.is_at_end() || cursor.rest().starts_with(';');
+                return Some(value.filter(|_| is_whole).map(|value| (name, value)));
+            }
+            if cursor.is_at_end() {
+                return None;
+            }
+            if !cursor.eat(';') {
+                return Some(None);
+            }
         }
-        cursor.eat(';').then_some(())?;
     }
 }
 
@@ -122,15 +158,17 @@ fn split_once<'a>(bytes: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
 
+    fn headers(pairs: &[(&str, &str)]) -> Headers {
+        Headers(pairs.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect())
+    }
+
     fn read(content_type: &str, body: &[u8]) -> (Option<String>, Option<String>) {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_bytes(content_type.as_bytes()).unwrap());
-        let form = Form::from_body(&headers, body);
+        let headers = headers(&[("content-type", content_type)]);
+        let form = Form::from_body(&headers, body).unwrap();
         (form.url, form.event)
     }
 
@@ -156,6 +194,57 @@ mod tests {
         for (content_type, body, (url, event)) in cases {
             let expected = (url.map(str::to_owned), event.map(str::to_owned));
             assert_eq!(read(content_type, body.as_bytes()), expected, "{content_type} {body}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_a_field_only_where_nothing_in_its_disposition_can_be_a_files_name() {
+        let cases = [
+            ("form-data; name=event", true),
+            ("Form-Data ; NAME=\"event\" ;", true),
+            ("form-data; charset=utf-8; name=event", true),
+            ("form-data; name=event; name=other", true),
+            ("form-data; name=event; filename=f", false),
+            ("form-data; filename=\"\"; name=event", false),
+            ("form-data; name=event; FileName=f", false),
+            ("form-data; name=event; filename*=UTF-8''f", false),
+            ("form-data; name=event; filename*0=f", false),
+            (r#"form-data; name="event"; filename="d\""#, false), // as curl sends the file `d\`
+            (r#"form-data; name="event"; filename="a"b""#, false),
+            (r"form-data; name=event; filename=C:\d", false),
+            ("form-data; name=event; filename=", false),
+            ("form-data; name=event; filename", false),
+            (r#"form-data; name="x\"; filename="event""#, false),
+            ("attachment; name=event", false),
+            ("name=event", false),
+            ("; name=event", false),
+            ("form-data", false),
+        ];
+        for (disposition, is_field) in cases {
+            let body = format!("--b\r\nContent-Disposition: {disposition}\r\n\r\nX\r\n--b--");
+            let event = read("multipart/form-data; boundary=b", body.as_bytes()).1;
+            assert_eq!(event.as_deref(), is_field.then_some("X"), "{disposition}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_form_is_refused_and_any_other_body_ignored() {
+        let multipart = "multipart/form-data; boundary=b";
+        let urlencoded = "application/x-www-form-urlencoded";
+        let cases: &[(&str, &[&str], bool)] = &[
+            (urlencoded, &["gzip"], false),
+            (multipart, &["gzip"], false),
+            ("multipart/form-data", &["br"], false),
+            (urlencoded, &["identity, deflate"], false),
+            (urlencoded, &["identity", "x-gzip"], false),
+            (urlencoded, &["Identity", "", " , "], true),
+            (urlencoded, &[], true),
+            ("text/plain", &["gzip"], true),
+        ];
+        for (content_type, encodings, is_read) in cases {
+            let encodings = encodings.iter().map(|encoding| ("content-encoding", *encoding));
+            let headers = headers(&encodings.chain([("content-type", *content_type)]).collect::<Vec<_>>());
+            assert_eq!(Form::from_body(&headers, b"event=e").is_ok(), *is_read, "{headers:?}");
         }
     }
 

@@ -1,21 +1,25 @@
 //! What proxies say of the visitor: X-Forwarded-For, Forwarded (RFC 7239), and headers of one address.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use http::{HeaderMap, HeaderName};
 use serde::{Serialize, Serializer};
 
-use crate::{field::Cursor, headers::value_text};
+use crate::{field::Cursor, visit::Headers};
+
+/// A header of one address that always ends in a port, IPv6 addresses without brackets before it (the developer guide
+/// of Amazon's `CloudFront`, "Add `CloudFront` request headers").
+const CLOUDFRONT: &str = "cloudfront-viewer-address";
 
 /// The header in which proxies name the visitor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ForwardingHeader {
     /// A list to which every proxy appends the address that it was called from.
+    #[default]
     XForwardedFor,
     /// The same with names and quoting (RFC 7239).
     Forwarded,
     /// A header that holds one address, such as `CF-Connecting-IP`.
-    Single(HeaderName),
+    Single(String),
 }
 
 /// One element of a forwarding header.
@@ -30,22 +34,23 @@ pub(crate) enum Entry {
 }
 
 impl ForwardingHeader {
-    pub(crate) fn name(&self) -> HeaderName {
+    /// In lower case.
+    pub(crate) fn name(&self) -> &str {
         match self {
-            Self::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
-            Self::Forwarded => http::header::FORWARDED,
-            Self::Single(name) => name.clone(),
+            Self::XForwardedFor => "x-forwarded-for",
+            Self::Forwarded => "forwarded",
+            Self::Single(name) => name,
         }
     }
 
     /// All its lines joined in order, from the farthest proxy to the nearest; empty elements ignored.
-    pub(crate) fn entries(&self, headers: &HeaderMap) -> Vec<Entry> {
+    pub(crate) fn entries(&self, headers: &Headers) -> Vec<Entry> {
         let mut entries = Vec::new();
-        for line in headers.get_all(self.name()) {
-            let line = value_text(line);
+        for line in headers.values(self.name()) {
             match self {
                 Self::XForwardedFor => entries.extend(x_forwarded_for(&line)),
                 Self::Forwarded => forwarded(&line, &mut entries),
+                Self::Single(name) if name == CLOUDFRONT => entries.push(cloudfront(line.trim())),
                 Self::Single(_) => entries.push(node(line.trim(), Brackets::Optional)),
             }
         }
@@ -136,10 +141,27 @@ fn element<'a>(cursor: &mut Cursor<'a>) -> Option<Vec<std::borrow::Cow<'a, str>>
     }
 }
 
-/// An address with an optional port (RFC 7239, section 6). IPv4-mapped IPv6 becomes IPv4.
+/// An address with an optional port (RFC 7239, section 6).
 fn node(text: &str, brackets: Brackets) -> Entry {
-    parse_node(text, brackets)
-        .map_or_else(|| Entry::Other(text.to_owned()), |address| Entry::Address(address.to_canonical()))
+    entry(text, parse_node(text, brackets))
+}
+
+/// An address with a port behind its last colon.
+fn cloudfront(text: &str) -> Entry {
+    let address = text.rsplit_once(':').filter(|(_, port)| is_port(port, Brackets::Optional));
+    let address = address
+        .map(|(address, _)| address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address));
+    entry(text, address.and_then(|address| address.parse().ok()))
+}
+
+/// IPv4-mapped IPv6 becomes IPv4. No visitor has the unspecified address or the broadcast one.
+fn entry(text: &str, address: Option<IpAddr>) -> Entry {
+    match address.map(|address| address.to_canonical()) {
+        Some(address) if !address.is_unspecified() && address != IpAddr::V4(Ipv4Addr::BROADCAST) => {
+            Entry::Address(address)
+        }
+        _ => Entry::Other(text.to_owned()),
+    }
 }
 
 fn parse_node(text: &str, brackets: Brackets) -> Option<IpAddr> {
@@ -172,17 +194,13 @@ fn is_port(text: &str, brackets: Brackets) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
 
     fn entries(header: &ForwardingHeader, lines: &[&str]) -> Vec<Entry> {
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(header.name(), HeaderValue::from_bytes(line.as_bytes()).unwrap());
-        }
-        header.entries(&headers)
+        let lines = lines.iter().map(|line| (header.name().to_owned(), line.as_bytes().to_vec()));
+        header.entries(&Headers(lines.collect()))
     }
 
     #[test]
@@ -226,6 +244,14 @@ mod tests {
             ("[2001:db8::1]x", None, None),
             ("unknown", None, None),
             ("_hidden", None, None),
+            ("0.0.0.0", None, None),
+            ("0.0.0.0:80", None, None),
+            ("::", None, None),
+            ("[::]:80", None, None),
+            ("[::ffff:0.0.0.0]", None, None),
+            ("255.255.255.255", None, None),
+            ("[::ffff:255.255.255.255]", None, None),
+            ("255.255.255.254", Some("255.255.255.254"), Some("255.255.255.254")),
         ];
         for (text, optional, required) in cases {
             for (brackets, expected) in [(Brackets::Optional, optional), (Brackets::Required, required)] {
@@ -235,10 +261,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn in_cloudfronts_header_the_last_colon_is_the_ports() {
+        let header = ForwardingHeader::Single(CLOUDFRONT.to_owned());
+        let cases = [
+            ("198.51.100.10:46532", Some("198.51.100.10")),
+            ("2001:db8::7:8080", Some("2001:db8::7")),
+            ("2001:0db8:0000:0000:0000:0000:0000:0007:443", Some("2001:db8::7")),
+            ("2001:db8::443", None), // `2001:db8:` is not an address
+            ("::ffff:192.0.2.1:80", Some("192.0.2.1")),
+            ("[2001:db8::7]:8080", Some("2001:db8::7")),
+            ("::1:80", Some("::1")),
+            ("198.51.100.10", None),
+            ("198.51.100.10:", None),
+            ("2001:db8::7:65536", None),
+            ("2001:db8::7:80 80", None),
+            ("0.0.0.0:80", None),
+            (":::80", None),
+            ("", None),
+        ];
+        for (value, expected) in cases {
+            let address = entries(&header, &[value])[0].address().map(|address| address.to_string());
+            assert_eq!(address.as_deref(), expected, "{value}");
+        }
+    }
+
     proptest! {
         #[test]
         fn an_address_is_read_back_however_a_proxy_writes_it(address: IpAddr, port: u16) {
-            let canonical = Some(address.to_canonical());
+            let canonical = entry("", Some(address)).address();
+            prop_assume!(canonical.is_some());
             let socket = std::net::SocketAddr::new(address, port).to_string();
             let quoted = if address.is_ipv6() { format!("\"[{address}]\"") } else { address.to_string() };
             for line in [address.to_string(), socket.clone()] {
@@ -254,7 +306,7 @@ mod tests {
             for header in [
                 ForwardingHeader::XForwardedFor,
                 ForwardingHeader::Forwarded,
-                ForwardingHeader::Single(HeaderName::from_static("x-real-ip")),
+                ForwardingHeader::Single("x-real-ip".to_owned()),
             ] {
                 entries(&header, &[&line]);
             }

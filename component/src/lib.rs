@@ -2,7 +2,7 @@
 //!
 //! [`respond`] is the whole service as a pure function on [`http`] types, so that it is tested and
 //! measured without a WebAssembly runtime. Only the adapter, which is compiled for Wasm alone, knows
-//! WASI and Spin.
+//! WASI; what Spin adds to a request stands beside it in `spin.rs`.
 
 #![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
 
@@ -12,14 +12,19 @@ mod address;
 mod field;
 mod form;
 mod forwarding;
-mod headers;
+mod json;
 mod negotiation;
 mod page;
+mod refusal;
 mod report;
-#[allow(clippy::result_large_err, reason = "the error is an answer like any other")]
 mod routes;
 mod settings;
+#[cfg(any(target_family = "wasm", test))]
+mod spin;
 mod text;
+mod visit;
 
-pub use routes::{BODY_LIMIT, refuse, respond};
+pub use refusal::Refusal;
+pub use routes::{Answer, BODY_LIMIT, HEAD_LIMIT, refuse, respond};
 pub use settings::Settings;
+pub use visit::{Headers, Origin, Visit};

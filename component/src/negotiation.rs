@@ -1,8 +1,8 @@
 //! Which of the three formats an answer takes (RFC 9110, section 12.5.1).
 
-use http::{HeaderMap, header};
+use http::header;
 
-use crate::field::Cursor;
+use crate::{field::Cursor, visit::Headers};
 
 /// A format that a report is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,25 +45,42 @@ impl Format {
 
 /// The acceptable format of the greatest weight, or `None` where the header excludes all three.
 /// An absent or malformed header accepts everything.
-pub(crate) fn negotiate(headers: &HeaderMap) -> Option<Format> {
-    let mut ranges = Vec::new();
-    for line in headers.get_all(header::ACCEPT) {
-        let read = line.to_str().ok().and_then(|line| media_ranges(line, &mut ranges));
-        if read.is_none() {
-            return Some(Format::Text);
+pub(crate) fn negotiate(headers: &Headers) -> Option<Format> {
+    let mut choices = Format::ALL.map(|format| Choice { format, by: None, weight: 0 });
+    let mut is_absent = true;
+    for line in headers.values(header::ACCEPT.as_str()) {
+        let mut cursor = Cursor::new(&line);
+        while let Some(range) = next_element(&mut cursor) {
+            let Some(range) = range else { return Some(Format::Text) };
+            is_absent = false;
+            for choice in &mut choices {
+                choice.consider(&range);
+            }
         }
     }
-    if ranges.is_empty() {
+    if is_absent {
         return Some(Format::Text);
     }
-    let mut best = (0, None);
-    for format in Format::ALL {
-        let weight = weight(format, &ranges);
-        if weight > best.0 {
-            best = (weight, Some(format));
+    // Of equal weights, the first.
+    let best = choices.iter().rev().max_by_key(|choice| choice.weight)?;
+    (best.weight > 0).then_some(best.format)
+}
+
+/// A format, and the weight that the most specific range gives it; of equal ones, the first.
+struct Choice {
+    format: Format,
+    by: Option<(u8, usize)>,
+    weight: u16,
+}
+
+impl Choice {
+    fn consider(&mut self, range: &MediaRange) {
+        let specificity = range.specificity(self.format);
+        if specificity > self.by {
+            self.by = specificity;
+            self.weight = range.weight;
         }
     }
-    best.1
 }
 
 /// One element of an Accept header.
@@ -92,40 +109,28 @@ impl MediaRange<'_> {
     }
 }
 
-/// The weight that the most specific range gives the format; of equal ones, the first.
-fn weight(format: Format, ranges: &[MediaRange]) -> u16 {
-    let mut best = None;
-    for range in ranges {
-        let specificity = range.specificity(format);
-        if specificity > best.map(|(specificity, _)| specificity) {
-            best = specificity.map(|specificity| (specificity, range.weight));
-        }
-    }
-    best.map_or(0, |(_, weight)| weight)
-}
-
-/// Appends the elements of one Accept line, or says `None` where it is malformed.
-fn media_ranges<'a>(line: &'a str, ranges: &mut Vec<MediaRange<'a>>) -> Option<()> {
-    let mut cursor = Cursor::new(line);
+/// The next element of a line, or within `Some` `None` where it is malformed.
+#[expect(clippy::option_option, reason = "the end of a line and a fault in it are different things")]
+fn next_element<'a>(cursor: &mut Cursor<'a>) -> Option<Option<MediaRange<'a>>> {
     loop {
         cursor.skip_whitespace();
         if cursor.is_at_end() {
-            return Some(());
-        }
-        if cursor.eat(',') {
-            continue;
-        }
-        ranges.push(media_range(&mut cursor)?);
-        if !cursor.is_at_end() && !cursor.eat(',') {
             return None;
+        }
+        if !cursor.eat(',') {
+            let range = media_range(cursor);
+            let is_whole = cursor.is_at_end() || cursor.rest().starts_with(',');
+            return Some(range.filter(|_| is_whole));
         }
     }
 }
 
 fn media_range<'a>(cursor: &mut Cursor<'a>) -> Option<MediaRange<'a>> {
     let main = cursor.token()?;
-    cursor.eat('/').then_some(())?;
-    let sub = cursor.token()?;
+    let sub = match main {
+        "*" if !cursor.rest().starts_with('/') => "*", // Java's clients before version 18 write `*` for `*/*`
+        _ => cursor.eat('/').then(|| cursor.token()).flatten()?,
+    };
     if main == "*" && sub != "*" {
         return None;
     }
@@ -162,7 +167,8 @@ fn media_range<'a>(cursor: &mut Cursor<'a>) -> Option<MediaRange<'a>> {
     }
 }
 
-/// A weight in thousandths (RFC 9110, section 12.4.2): 0 to 1 with at most three decimals.
+/// A weight in thousandths (RFC 9110, section 12.4.2): 0 to 1 with at most three decimals. Java's clients before version 18
+/// leave the 0 out.
 fn quality(value: &str) -> Option<u16> {
     let (whole, decimals) = value.split_once('.').unwrap_or((value, ""));
     if decimals.len() > 3 || !decimals.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -170,7 +176,8 @@ fn quality(value: &str) -> Option<u16> {
     }
     let thousandths = format!("{decimals:0<3}").parse().ok()?;
     match (whole, thousandths) {
-        ("0", thousandths) => Some(thousandths),
+        ("", _) if decimals.is_empty() => None,
+        ("0" | "", thousandths) => Some(thousandths),
         ("1", 0) => Some(1000),
         _ => None,
     }
@@ -183,11 +190,7 @@ mod tests {
     use super::*;
 
     fn accepting(lines: &[&str]) -> Option<Format> {
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(header::ACCEPT, line.parse().unwrap());
-        }
-        negotiate(&headers)
+        negotiate(&Headers(lines.iter().map(|line| ("accept".to_owned(), line.as_bytes().to_vec())).collect()))
     }
 
     #[test]
@@ -204,6 +207,12 @@ mod tests {
             (&["TEXT/HTML"], Some(Html)),
             // what browsers send
             (&["text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"], Some(Html)),
+            // Java before version 18: HttpURLConnection, and the same without its types
+            (&["text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"], Some(Html)),
+            (&["*"], Some(Text)),
+            (&["*, text/plain;q=0"], Some(Html)),
+            (&["*;q=.2, application/json"], Some(Json)),
+            (&["application/json;q=.5"], Some(Json)),
             // equal weights: text, html, json
             (&["application/json, text/html"], Some(Html)),
             (&["application/json, text/html, text/plain"], Some(Text)),
@@ -230,6 +239,9 @@ mod tests {
             (&["text/html;q=0.5;extension, application/json;q=0.4;a=\"b,c\""], Some(Html)),
             (&["text/html;;q=0.5"], Some(Html)),
             (&["image/png;x=\"a, text/html\", application/json"], Some(Json)),
+            (&["image/png;x=\"\u{e9}\", application/json"], Some(Json)),
+            (&["application/json", "image/png;x=\"\u{e9}\""], Some(Json)),
+            (&["image/\u{e9}, application/json"], Some(Text)),
             // empty elements, several lines
             (&[""], Some(Text)),
             (&[" , ,"], Some(Text)),
@@ -242,7 +254,10 @@ mod tests {
             (&["application/json;q=2"], Some(Text)),
             (&["application/json;q=0.1234"], Some(Text)),
             (&["application/json;q=1.001"], Some(Text)),
-            (&["application/json;q=.5"], Some(Text)),
+            (&["application/json;q=."], Some(Text)),
+            (&["application/json;q="], Some(Text)),
+            (&["*html"], Some(Text)),
+            (&["*/"], Some(Text)),
             (&["application/json;q"], Some(Text)),
             (&["application/json;q=-1"], Some(Text)),
             (&["application/json text/html"], Some(Text)),

@@ -3,9 +3,9 @@
 use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 
 use crate::{
-    headers::Headers,
     report::{Report, VERSION},
-    text::{ABSENT, Visible, is_plain},
+    text::{ABSENT, Visible},
+    visit::Headers,
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -22,9 +22,35 @@ pub(crate) const CONTENT_SECURITY_POLICY: &str = concat!(
     "'; img-src data:; frame-ancestors 'none'; form-action 'none'; base-uri 'none'"
 );
 
-impl Render for Visible<'_> {
+/// How much of one value the page shows, in bytes: escaped, it may be six times as long.
+const VALUE_LIMIT: usize = 16 * 1024;
+
+/// By byte: whether it is visible ASCII, and means nothing in HTML.
+static NEEDS_NO_ESCAPE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        table[byte as usize] = !matches!(byte, b'<' | b'>' | b'&' | b'"');
+        byte += 1;
+    }
+    table
+};
+
+/// One value as the page shows it.
+struct Shown<'a>(&'a str);
+
+impl Render for Shown<'_> {
     fn render_to(&self, buffer: &mut String) {
-        if is_plain(self.0) { self.0.render_to(buffer) } else { self.to_string().render_to(buffer) }
+        let (shown, rest) = self.0.split_at(self.0.floor_char_boundary(VALUE_LIMIT));
+        // Nearly every value needs no escape, which is told byte by byte.
+        if shown.bytes().all(|byte| NEEDS_NO_ESCAPE[usize::from(byte)]) {
+            buffer.push_str(shown);
+        } else {
+            Visible(shown).to_string().render_to(buffer);
+        }
+        if !rest.is_empty() {
+            html! { span.more { " \u{2026} and " (rest.len()) " bytes more, which the JSON has" } }.render_to(buffer);
+        }
     }
 }
 
@@ -32,24 +58,25 @@ impl Render for Visible<'_> {
 pub(crate) fn report(report: &Report) -> String {
     let content = html! {
         h1 { "Your request" }
+        p.answered { "Answered by commit " code { (VERSION.short_commit()) } }
         dl {
             @for (label, value) in report.fields() {
                 div {
                     dt { (label) }
-                    dd dir="auto" class=[value.is_none().then_some("absent")] {
-                        (Visible(value.unwrap_or(ABSENT)))
+                    dd dir="auto" tabindex="0" class=[value.is_none().then_some("absent")] {
+                        (Shown(value.unwrap_or(ABSENT)))
                     }
                 }
             }
         }
-        p.how { (Visible(&report.address.explanation)) }
+        p.how { (Shown(&report.address.explanation)) }
         h2 { "Headers" }
-        (header_table(report.request.headers))
+        (header_table(report.headers()))
     };
     document("Your request", "/", &content)
 }
 
-pub(crate) fn headers(headers: Headers) -> String {
+pub(crate) fn headers(headers: &Headers) -> String {
     let content = html! {
         h1 { "Your request\u{2019}s headers" }
         (header_table(headers))
@@ -57,13 +84,13 @@ pub(crate) fn headers(headers: Headers) -> String {
     document("Your request\u{2019}s headers", "/headers", &content)
 }
 
-fn header_table(headers: Headers) -> Markup {
+fn header_table(headers: &Headers) -> Markup {
     html! {
         table {
             thead { tr { th scope="col" { "Name" } th scope="col" { "Value" } } }
             tbody {
-                @for (name, value) in headers.of_visitor() {
-                    tr { th scope="row" { (name) } td dir="auto" { (Visible(&value)) } }
+                @for (name, value) in headers.pairs() {
+                    tr { th scope="row" { (Shown(name)) } td dir="auto" { (Shown(&value)) } }
                 }
             }
         }
@@ -79,7 +106,7 @@ fn document(title: &str, path: &str, content: &Markup) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) }
-                link rel="icon" href=(ICON);
+                link rel="icon" href=(PreEscaped(ICON));
                 style { (PreEscaped(STYLE)) }
             }
             body {

@@ -2,37 +2,47 @@
 
 use std::borrow::Cow;
 
-use http::{Method, Request, header};
+use http::{Method, header};
 use serde::Serialize;
 
 use crate::{
     address::{self, Address},
     form::Form,
-    headers::Headers,
+    refusal::Refusal,
     settings::Settings,
+    visit::{Headers, Origin, Visit},
 };
 
-/// The report; serialised, it is the JSON answer.
-#[derive(Debug, Serialize)]
+/// The report, as page and text show it.
 pub(crate) struct Report<'a> {
     pub(crate) browser: Option<Cow<'a, str>>,
     pub(crate) url: Option<Cow<'a, str>>,
     pub(crate) event: Option<String>,
     pub(crate) ip: Option<String>,
     pub(crate) address: Address,
-    pub(crate) request: RequestLine<'a>,
-    pub(crate) served_by: Version,
+    visit: &'a Visit<'a>,
 }
 
-/// The request as it was received.
-#[derive(Debug, Serialize)]
-pub(crate) struct RequestLine<'a> {
+/// The JSON answer: all of the report, and the request as it was received.
+#[derive(Serialize)]
+pub(crate) struct Document<'a> {
+    browser: Option<&'a str>,
+    url: Option<&'a str>,
+    event: Option<&'a str>,
+    ip: Option<&'a str>,
+    address: &'a Address,
+    request: RequestLine<'a>,
+    served_by: Version,
+}
+
+#[derive(Serialize)]
+struct RequestLine<'a> {
     method: &'a str,
     path: &'a str,
     query: Option<&'a str>,
-    scheme: Option<&'a str>,
-    host: Option<&'a str>,
-    pub(crate) headers: Headers<'a>,
+    scheme: Option<String>,
+    host: Option<String>,
+    headers: &'a Headers,
 }
 
 /// Which build answers.
@@ -56,27 +66,43 @@ impl Version {
 }
 
 impl<'a> Report<'a> {
-    pub(crate) fn new(request: &'a Request<Vec<u8>>, settings: &Settings) -> Self {
-        let uri = request.uri();
-        let headers = Headers(request.headers());
-        let form = Form::from_urlencoded(uri.query().unwrap_or_default().as_bytes())
-            .or(Form::from_body(request.headers(), request.body()));
-        let url = form.url.filter(|url| !url.is_empty()).map(Cow::Owned);
-        let address = address::find(headers, settings);
-        Self {
-            browser: headers.value(header::USER_AGENT),
-            url: url.or_else(|| headers.value(header::REFERER)),
+    /// # Errors
+    /// When the request's form cannot be read.
+    pub(crate) fn new(visit: &'a Visit, settings: &Settings) -> Result<Self, Refusal> {
+        let form = Form::from_urlencoded(visit.query().unwrap_or_default().as_bytes())
+            .or(Form::from_body(&visit.headers, &visit.body)?);
+        let address = address::find(visit, settings);
+        Ok(Self {
+            browser: visit.headers.value(header::USER_AGENT.as_str()),
+            url: form.url.map(Cow::Owned).or_else(|| visit.headers.value(header::REFERER.as_str())),
             event: form.event,
             ip: address.ip.map(|ip| ip.to_string()),
             address,
+            visit,
+        })
+    }
+
+    pub(crate) fn headers(&self) -> &'a Headers {
+        &self.visit.headers
+    }
+
+    pub(crate) fn document(&self) -> Document<'_> {
+        let visit = self.visit;
+        let Origin { scheme, authority } = (visit.origin)();
+        Document {
+            browser: self.browser.as_deref(),
+            url: self.url.as_deref(),
+            event: self.event.as_deref(),
+            ip: self.ip.as_deref(),
+            address: &self.address,
             request: RequestLine {
                 // HEAD asks for what GET would be answered, its length included (RFC 9110, section 9.3.2).
-                method: if request.method() == Method::HEAD { "GET" } else { request.method().as_str() },
-                path: uri.path(),
-                query: uri.query(),
-                scheme: uri.scheme_str(),
-                host: uri.authority().map(http::uri::Authority::as_str),
-                headers,
+                method: if visit.method == Method::HEAD { "GET" } else { visit.method.as_str() },
+                path: visit.path(),
+                query: visit.query(),
+                scheme,
+                host: authority,
+                headers: self.headers(),
             },
             served_by: VERSION,
         }

@@ -1,24 +1,46 @@
 //! What is answered where: routes, methods, statuses and the headers of every answer.
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
+
+use http::{HeaderName, Method, StatusCode, header};
 use serde::Serialize;
 
 use crate::{
-    address,
-    headers::Headers,
+    address, json,
     negotiation::{Format, negotiate},
     page,
+    refusal::Refusal,
     report::{Report, VERSION},
     settings::Settings,
-    text::{self, Visible},
+    text,
+    visit::{Headers, Visit},
 };
 
 /// The greatest body that is read, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
 
+/// The greatest head that is read, in bytes: the request target, and the names and values of the visitor's headers.
+pub const HEAD_LIMIT: usize = 64 * 1024;
+
 /// The `OpenAPI` description of all routes.
 const OPENAPI: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.json"));
+
+/// What a visit is answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// Each name once.
+    pub headers: Vec<(HeaderName, Cow<'static, str>)>,
+    /// The body, whole.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    fn set(&mut self, name: HeaderName, value: impl Into<Cow<'static, str>>) {
+        self.headers.push((name, value.into()));
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
@@ -57,180 +79,172 @@ impl Route {
     }
 }
 
-/// Answers a request as Spin hands it over, its own headers behind the visitor's. Where the settings
-/// could not be read, their error is the answer to everything but `/version`.
-///
-/// Of a body longer than [`BODY_LIMIT`], the first byte beyond is enough to tell.
+/// Answers a visit. Where the settings could not be read, their error is the answer to everything but `/version`.
 #[must_use]
-pub fn respond(request: &Request<Vec<u8>>, settings: &Result<Settings, String>) -> Response<Vec<u8>> {
-    let response = match Route::of(request.uri().path()) {
+pub fn respond(visit: &Visit, settings: &Result<Settings, String>) -> Answer {
+    let path = with_unreserved_decoded(visit.path());
+    let response = match Route::of(&path) {
         Some(route) => {
-            let mut response = route_response(route, request, settings).unwrap_or_else(|error| error);
+            let mut response = route_response(route, visit, settings).unwrap_or_else(|refusal| answer_of(&refusal));
             if route.is_negotiated() {
-                set(&mut response, header::VARY, "Accept");
+                response.set(header::VARY, "Accept");
             }
             response
         }
-        None => error(
-            StatusCode::NOT_FOUND,
-            &format!(
-                "nothing is at {}: try /, /ip, /user-agent, /headers, /version, /healthz or \
-                 /openapi.json",
-                percent_decode_str(request.uri().path()).decode_utf8_lossy()
-            ),
-        ),
+        // The server as a whole (RFC 9110, section 9.3.7).
+        None if path == "*" && visit.method == Method::OPTIONS => options(Route::Report),
+        None => answer_of(&Refusal::NotFound(path.into_owned())),
     };
     let mut response = finish(response);
-    if request.method() == Method::HEAD {
-        response.body_mut().clear();
+    if visit.method == Method::HEAD {
+        response.body.clear();
     }
     response
 }
 
-/// Answers a request that could not be read, or whose body broke off.
+/// Answers a request that is refused before its route is known.
 #[must_use]
-pub fn refuse(reason: &str) -> Response<Vec<u8>> {
-    finish(error(StatusCode::BAD_REQUEST, &format!("the request cannot be read: {reason}")))
+pub fn refuse(refusal: &Refusal) -> Answer {
+    finish(answer_of(refusal))
+}
+
+/// The path with each percent-encoded unreserved character as that character, which is the same path (RFC 3986,
+/// section 6.2.2.2). What is encoded and reserved stays: it means something else.
+fn with_unreserved_decoded(path: &str) -> Cow<'_, str> {
+    let mut parts = path.split('%');
+    let first = parts.next().unwrap_or_default();
+    if first.len() == path.len() {
+        return path.into();
+    }
+    let mut decoded = first.to_owned();
+    for part in parts {
+        let byte = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        if let Some(byte) = byte.filter(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)) {
+            decoded.push(byte.into());
+            decoded.push_str(&part[2..]);
+        } else {
+            decoded.push('%');
+            decoded.push_str(part);
+        }
+    }
+    decoded.into()
 }
 
 /// What every answer carries.
-fn finish(mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
-    set(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(&mut response, header::CACHE_CONTROL, "no-store");
-    if response.status() != StatusCode::NO_CONTENT {
-        let length = response.body().len().into();
-        response.headers_mut().insert(header::CONTENT_LENGTH, length);
+fn finish(mut response: Answer) -> Answer {
+    response.set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    response.set(header::CACHE_CONTROL, "no-store");
+    if response.status != StatusCode::NO_CONTENT {
+        response.set(header::CONTENT_LENGTH, response.body.len().to_string());
     }
     response
 }
 
-fn route_response(
-    route: Route,
-    request: &Request<Vec<u8>>,
-    settings: &Result<Settings, String>,
-) -> Result<Response<Vec<u8>>, Response<Vec<u8>>> {
+fn route_response(route: Route, visit: &Visit, settings: &Result<Settings, String>) -> Result<Answer, Refusal> {
+    let defaults = Settings::default();
     let settings = match settings {
-        Ok(settings) => Some(settings),
-        Err(_) if route == Route::Version => None,
-        Err(reason) => {
-            return Err(error(StatusCode::SERVICE_UNAVAILABLE, &format!("misconfigured: {reason}")));
-        }
+        Ok(settings) => settings,
+        Err(_) if route == Route::Version => &defaults, // it needs none
+        Err(reason) => return Err(Refusal::Misconfigured(reason.clone())),
     };
-    match *request.method() {
+    match visit.method {
         Method::GET | Method::HEAD => {}
+        Method::OPTIONS => return Ok(options(route)),
         Method::POST if route == Route::Report => {
-            if request.body().len() > BODY_LIMIT {
-                return Err(error(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    &format!("the body is longer than {BODY_LIMIT} bytes: send less"),
-                ));
+            if visit.body.len() > BODY_LIMIT {
+                return Err(Refusal::BodyTooLarge);
             }
         }
-        Method::OPTIONS => {
-            let mut response = Response::new(Vec::new());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            set(&mut response, header::ALLOW, route.allow());
-            return Ok(response);
-        }
         _ => {
-            let mut response = error(
-                StatusCode::METHOD_NOT_ALLOWED,
-                &format!("{} is not for {}: use {}", request.method(), request.uri().path(), route.allow()),
-            );
-            set(&mut response, header::ALLOW, route.allow());
-            return Err(response);
+            return Err(Refusal::MethodNotAllowed {
+                method: visit.method.clone(),
+                path: visit.path().to_owned(),
+                allow: route.allow(),
+            });
         }
     }
-    let headers = Headers(request.headers());
-    Ok(match (route, settings) {
-        (Route::Version, _) => json(&VERSION),
-        (Route::OpenApi, _) => answer("application/json", OPENAPI.into()),
-        (Route::Healthz, _) => plain("ok\n".into()),
-        (Route::UserAgent, _) => {
-            let browser = headers.value(header::USER_AGENT).unwrap_or_default();
+    Ok(match route {
+        Route::Version => json(&VERSION),
+        Route::OpenApi => answer(Format::Json, OPENAPI.into()),
+        Route::Healthz => plain("ok\n".into()),
+        Route::UserAgent => {
             let mut text = String::new();
-            text::line(&mut text, &browser);
+            text::line(&mut text, &visit.headers.value(header::USER_AGENT.as_str()).unwrap_or_default());
             plain(text)
         }
-        (Route::Headers, _) => match requested_format(request)? {
-            Format::Text => plain(text::headers(headers)),
-            Format::Html => html(page::headers(headers)),
-            Format::Json => json(&HeadersDocument { headers }),
+        Route::Ip => plain(match address::find(visit, settings).ip {
+            Some(ip) => format!("{ip}\n"),
+            None => format!("{}\n", text::ABSENT),
+        }),
+        Route::Headers => match requested_format(visit)? {
+            Format::Text => plain(text::headers(&visit.headers)),
+            Format::Html => html(page::headers(&visit.headers)),
+            Format::Json => json(&HeadersDocument { headers: &visit.headers }),
         },
-        (Route::Ip, Some(settings)) => {
-            let address = address::find(headers, settings);
-            plain(match address.ip {
-                Some(ip) => format!("{ip}\n"),
-                None => format!("{}\n", text::ABSENT),
-            })
-        }
-        (Route::Report, Some(settings)) => {
-            let format = requested_format(request)?;
-            let report = Report::new(request, settings);
+        Route::Report => {
+            let format = requested_format(visit)?;
+            let report = Report::new(visit, settings)?;
             match format {
                 Format::Text => plain(text::report(&report)),
                 Format::Html => html(page::report(&report)),
-                Format::Json => json(&report),
+                Format::Json => json(&report.document()),
             }
         }
-        (_, None) => unreachable!("without settings only /version is answered"),
     })
+}
+
+fn options(route: Route) -> Answer {
+    let mut response = Answer { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: Vec::new() };
+    response.set(header::ALLOW, route.allow());
+    response
 }
 
 /// What `/headers` is as JSON.
 #[derive(Serialize)]
 struct HeadersDocument<'a> {
-    headers: Headers<'a>,
+    headers: &'a Headers,
 }
 
 /// The format that `?format=` names, else the one that Accept prefers.
-fn requested_format(request: &Request<Vec<u8>>) -> Result<Format, Response<Vec<u8>>> {
-    let query = request.uri().query().unwrap_or_default().as_bytes();
+fn requested_format(visit: &Visit) -> Result<Format, Refusal> {
+    let query = visit.query().unwrap_or_default().as_bytes();
     if let Some((_, name)) = form_urlencoded::parse(query).find(|(key, _)| key == "format") {
-        return Format::from_name(&name).ok_or_else(|| {
-            error(StatusCode::BAD_REQUEST, &format!("there is no format {name:?}: use html, json or text"))
-        });
+        return Format::from_name(&name).ok_or_else(|| Refusal::UnknownFormat(name.into_owned()));
     }
-    negotiate(request.headers()).ok_or_else(|| {
-        error(
-            StatusCode::NOT_ACCEPTABLE,
-            "nothing that Accept names can be had here: accept text/html, application/json or text/plain",
-        )
-    })
+    negotiate(&visit.headers).ok_or(Refusal::NotAcceptable)
 }
 
-fn answer(content_type: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
-    let mut response = Response::new(body);
-    // As many as an answer has at most, so that the map never grows.
-    response.headers_mut().reserve(8);
-    set(&mut response, header::CONTENT_TYPE, content_type);
+fn answer(format: Format, body: Vec<u8>) -> Answer {
+    // As many headers as an answer has at most, so that the list never grows.
+    let mut response = Answer { status: StatusCode::OK, headers: Vec::with_capacity(8), body };
+    response.set(header::CONTENT_TYPE, format.content_type());
     response
 }
 
-fn plain(body: String) -> Response<Vec<u8>> {
-    answer(Format::Text.content_type(), body.into_bytes())
+fn plain(body: String) -> Answer {
+    answer(Format::Text, body.into_bytes())
 }
 
-fn html(body: String) -> Response<Vec<u8>> {
-    let mut response = answer(Format::Html.content_type(), body.into_bytes());
-    set(&mut response, header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY);
-    set(&mut response, header::REFERRER_POLICY, "no-referrer");
+fn html(body: String) -> Answer {
+    let mut response = answer(Format::Html, body.into_bytes());
+    response.set(header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY);
+    response.set(header::REFERRER_POLICY, "no-referrer");
     response
 }
 
-fn json(document: &impl Serialize) -> Response<Vec<u8>> {
-    let mut body = serde_json::to_vec(document).expect("strings and lists of them are always JSON");
-    body.push(b'\n');
-    answer(Format::Json.content_type(), body)
+fn json(document: &impl Serialize) -> Answer {
+    answer(Format::Json, json::to_vec(document))
 }
 
-/// An error is one line of text, whatever the visitor put into it.
-fn error(status: StatusCode, message: &str) -> Response<Vec<u8>> {
-    let mut response = plain(format!("{}\n", Visible(message)));
-    *response.status_mut() = status;
+/// A refusal is one line of text, whatever the visitor put into it.
+fn answer_of(refusal: &Refusal) -> Answer {
+    let mut response = plain(format!("{refusal}\n"));
+    response.status = refusal.status();
+    match refusal {
+        Refusal::MethodNotAllowed { allow, .. } => response.set(header::ALLOW, *allow),
+        // The encodings that would do (RFC 9110, section 15.5.16).
+        Refusal::EncodedForm(_) => response.set(header::ACCEPT_ENCODING, "identity"),
+        _ => {}
+    }
     response
-}
-
-fn set(response: &mut Response<Vec<u8>>, name: HeaderName, value: &'static str) {
-    response.headers_mut().insert(name, HeaderValue::from_static(value));
 }

@@ -2,7 +2,8 @@
 """Looks at the page of a running request-info in headless Chromium: `look.py URL [--screenshots DIRECTORY]`.
 
 In every size and scheme the page must leave the browser's console empty (its Content-Security-Policy blocks nothing
-that it needs), ask nobody but its own server, run no script, and be no wider than the window.
+that it needs), ask nobody but its own server, run no script, and be no wider than the window. On the report, the commit
+that answers is in sight without scrolling, one click selects a value whole, and a long value leaves the others in sight.
 """
 
 import argparse
@@ -11,14 +12,14 @@ import sys
 from pathlib import Path
 from urllib.parse import urlencode
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 WINDOWS = {"phone": (360, 740), "tablet": (768, 1024), "desktop": (1440, 900)}
 SCHEMES = ("light", "dark")
 VISITS = {
     "plain": "",
     "script": "?" + urlencode({"event": "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"}),
-    "long": "?" + urlencode({"event": "signup", "url": "https://example.com/" + "very-long-path/" * 30}),
+    "long": "?" + urlencode({"event": "signup", "url": "https://example.com/" + "very-long-path/" * 500}),
 }
 FLAGS = ["--disable-background-networking", "--disable-component-update", "--disable-quic", "--disable-sync"]
 
@@ -68,10 +69,37 @@ def look(browser: Browser, url: str, window: str, scheme: str, name: str, argume
     brightness = sum(int(part) for part in background.removeprefix("rgb(").rstrip(")").split(","))
     if (brightness > 382) != (scheme == "light"):
         faults.append(f"its background is {background} in the {scheme} scheme: the stylesheet is not applied")
+    if page.locator("dl").count():
+        faults += look_at_report(page, height)
     if arguments.screenshots:
         arguments.screenshots.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=arguments.screenshots / f"{name}.png", full_page=True)
     page.close()
+    return faults
+
+
+def look_at_report(page: Page, height: int) -> list[str]:
+    faults = []
+    answered = page.locator(".answered").bounding_box()
+    if not answered or answered["y"] + answered["height"] > height:
+        faults.append("the commit that answers is out of sight")
+    values = page.locator("dd")
+    last = values.last.bounding_box()
+    if not last or last["y"] > 2 * height:
+        faults.append("a long value pushes the last one away")
+    for value in values.all():
+        if "absent" in (value.get_attribute("class") or ""):
+            continue
+        value.click()
+        selected = page.evaluate("getSelection().toString()")
+        shown = value.inner_text()
+        if selected.strip() != shown.strip():
+            faults.append(f"a click selects {selected[:80]!r} of {shown[:80]!r}")
+    page.emulate_media(media="print")
+    cut = page.evaluate("[...document.querySelectorAll('dd')].some(value => value.scrollHeight > value.clientHeight + 1)")
+    if cut:
+        faults.append("in print a value is cut off")
+    page.emulate_media(media="screen")
     return faults
 
 

@@ -2,13 +2,14 @@
 # Turns a Debian 13 into a Jenkins for request-info: Docker, kubectl, aws, hadolint, trivy, Rust with the Wasm target, and
 # Jenkins with its plugins, its configuration and its job. As root; may be run again. About 5 minutes the first time.
 # From the environment: REPOSITORY (what to clone), IMAGE (where to push, without tag), NAMESPACE, CONTEXT,
-# REGISTRY_USER and REGISTRY_PASSWORD (empty where Docker knows the registry by itself, as with ECR's helper).
+# REGISTRY_USER and REGISTRY_PASSWORD (empty where Docker knows the registry by itself, as with ECR's helper), KUBERNETES
+# (the cluster's minor version, which kubectl's is).
 # Beside this script, where it is there: kubeconfig.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [ -e "$here/jenkins.yaml" ] || here=/vagrant # vagrant copies the script alone
-KUBERNETES=1.34 HADOLINT=2.15.1 PLUGIN_MANAGER=2.13.2
+HADOLINT=2.15.1 PLUGIN_MANAGER=2.13.2
 home=/var/lib/jenkins secrets=/etc/jenkins/secrets
 
 fail() {
@@ -17,7 +18,7 @@ fail() {
 }
 
 [ "$(id -u)" = 0 ] || fail "run it as root"
-for name in REPOSITORY IMAGE; do
+for name in REPOSITORY IMAGE KUBERNETES; do
   [ -n "${!name:-}" ] || fail "$name is empty; export REPOSITORY and IMAGE, then \`vagrant provision\`"
 done
 

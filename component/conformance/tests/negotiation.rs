@@ -38,6 +38,16 @@ const ROWS: &[(&[&str], &str)] = &[
     ),
     (&["application/json, text/plain, */*"], TEXT),
     (&["application/json, */*;q=0.5"], JSON),
+    // Java's HttpURLConnection before version 18, and others of its kind.
+    (&["text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"], HTML),
+    (&["text/html, image/gif, *; q=.2, */*; q=.2"], HTML),
+    (&["*"], TEXT),
+    (&["*;q=0.1, application/json"], JSON),
+    (&["*, text/plain;q=0"], HTML),
+    (&["application/json;q=.5"], JSON),
+    // Any bytes above ASCII may stand in a quoted string.
+    (&["image/png;x=\"\u{e9}\", application/json"], JSON),
+    (&["application/json", "image/png;x=\"\u{1f980}\""], JSON),
     // Weights.
     (&["application/json, text/plain;q=0.9"], JSON),
     (&["application/json;q=0.5, text/html;q=0.8"], HTML),
@@ -93,7 +103,8 @@ const ROWS: &[(&[&str], &str)] = &[
     (&["application/json;q=2"], TEXT),
     (&["application/json;q=-1"], TEXT),
     (&["application/json;q=0.1234"], TEXT),
-    (&["application/json;q=.5"], TEXT),
+    (&["application/json;q=."], TEXT),
+    (&["*html"], TEXT),
     (&["application/json;q=00.5"], TEXT),
     (&["application/json;q=high"], TEXT),
     (&["application/json;q="], TEXT),

@@ -203,6 +203,8 @@ fn provoke(status: u16, mut request: Request) -> Request {
             request
         }
         413 => post(&request.target, "text/plain", vec![b'x'; 64 * 1024 + 1]),
+        415 => post(&request.target, "application/x-www-form-urlencoded", "").header("content-encoding", "gzip"),
+        431 => request.header("x-any", vec![b'x'; 64 * 1024]),
         _ => request,
     }
 }

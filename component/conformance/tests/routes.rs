@@ -47,6 +47,28 @@ const UNKNOWN_PATHS: &[&str] = &[
     "/%c2%9b31m",
     "/..%2fip",
     "/%E2%80%AEpi",
+    "/user%2dagent/",
+    "/%2Fip",
+    "/ip%2F",
+    "/ip%3F",
+    "/%2569p",
+    "/%2",
+    "/ip%",
+    "/%C3%A9",
+    "/%2e/ip",
+    "/%2A",
+    "/*",
+];
+
+/// The same path with unreserved characters encoded (RFC 3986, section 6.2.2.2), and its route.
+const ENCODED_PATHS: &[(&str, &str)] = &[
+    ("/user%2Dagent", "/user-agent"),
+    ("/user%2dagent", "/user-agent"),
+    ("/%69p", "/ip"),
+    ("/%69%70", "/ip"),
+    ("/openapi%2Ejson", "/openapi.json"),
+    ("/%76ersion", "/version"),
+    ("/healt%68z?x", "/healthz"),
 ];
 
 pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
@@ -94,6 +116,22 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
             same_head(server, path, "*/*");
         }));
     }
+    for &(path, route) in ENCODED_PATHS {
+        trials.push(trial(format!("routes: {path} is {route}"), move || {
+            let (encoded, plain) = (server.ask(&get(path)), server.ask(&get(route)));
+            assert_eq!((encoded.status, &encoded.body), (200, &plain.body));
+            let options = server.ask(&request("OPTIONS", path));
+            assert_eq!(options.header("allow"), server.ask(&request("OPTIONS", route)).header("allow"));
+        }));
+    }
+    trials.push(trial("routes: OPTIONS * is answered with 204 and the methods of the service", move || {
+        let response = server.ask(&request("OPTIONS", "*"));
+        assert_eq!((response.status, response.header("allow")), (204, Some("GET, HEAD, OPTIONS, POST")));
+        // What else is asked of `*` is no request for a resource.
+        if let Ok(Some(response)) = ask(server, b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n") {
+            assert!((400..500).contains(&response.status), "{response:?}");
+        }
+    }));
     trials.push(trial("routes: a path with bytes above ASCII is never answered with 5xx", move || {
         for path in ["/\u{e9}", "/\u{9b}", "/\u{202e}"] {
             let response = server.connect().exchange(&get(path));
@@ -139,6 +177,12 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
         assert_eq!((response.status, response.header("content-type")), (200, Some(JSON)));
     }));
     trials
+}
+
+fn ask(server: &Server, bytes: &[u8]) -> std::io::Result<Option<Response>> {
+    let mut connection = server.connect();
+    connection.send(bytes)?;
+    connection.receive("GET")
 }
 
 /// What holds for a route that is answered in each of the formats.

@@ -23,6 +23,9 @@ const ROWS: &[(Variables, &[&str])] = &[
     (&[("client_address_header", "not a name")], &["client_address_header", "not a name"]),
     (&[("client_address_header", "x-forwarded-for:")], &["client_address_header", "x-forwarded-for:"]),
     (&[("client_address_header", "x\u{1b}[31m")], &["client_address_header"]),
+    (&[("client_address_header", "x-real-ip;")], &["client_address_header"]),
+    (&[("trusted_hops", "1;")], &["trusted_hops"]),
+    (&[("trusted_proxies", ";")], &["trusted_proxies"]),
 ];
 
 pub(crate) fn trials(bed: &Bed) -> Vec<Trial> {

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use crate::Bed;
 use crate::control_plane::ControlPlane;
+use crate::failures::failed;
 use crate::node::{HEALTHY, Life, NOT_FOUND, NOT_READY};
+use crate::proxy::{Asked, Fate};
 use crate::scene::{NAME, Run, Running, Scene, image};
 
 type Plane = &'static ControlPlane;
@@ -19,8 +21,9 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
         bed.trial("render prints the documents and asks no cluster", render),
         bed.trial("a dry run changes nothing", dry_run),
         bed.trial("status says what serves: 0 done, 70 going on, 1 failed", status),
-        bed.trial("rollback puts the revision before back, and says so where there is none", rollback),
-        bed.trial("a rollout that has not ended in time goes on by itself", timeout),
+        bed.trial("a rollback restores the previous revision, and says so where there is none", rollback),
+        bed.trial("a rollout that has not ended in time continues without the deployer", timeout),
+        bed.trial("a write that somebody is always faster than has one exit code in every command", contested),
         bed.trial("a field that somebody else has set is taken over, and both are named", taken_over),
         bed.trial("what is left of kubectl apply goes away when the template no longer states it", migrated),
     ]
@@ -82,8 +85,8 @@ async fn status(plane: Plane) {
     assert!(going_on.stderr.contains(&format!("{} on 2 of 2 pods", &old[..12])), "{going_on}");
 
     scene.kubelet.let_pods_of(new, Life::of(&NOT_FOUND)).await;
-    running.end().await.ends_with(1, &["does not exist"]);
-    run(&scene, &status).await.ends_with(1, &["failed", "does not exist"]);
+    failed(&running.end().await, "ImageMissing", &["not found"]);
+    failed(&run(&scene, &status).await, "ImageMissing", &["not found"]);
 }
 
 async fn rollback(plane: Plane) {
@@ -91,7 +94,7 @@ async fn rollback(plane: Plane) {
     let (old, new) = (&scene.commits.old, &scene.commits.new);
     let rollback = ["rollback", "-n", &scene.namespace, "-o", "json"];
     let before = scene.versions().await;
-    run(&scene, &rollback).await.ends_with(1, &["no earlier revision", "nothing was changed"]);
+    run(&scene, &rollback).await.ends_for(3, "NoEarlierRevision", &["no earlier revision", "nothing was changed"]);
     assert_eq!(scene.versions().await, before);
 
     scene.deploy(new).await.ends_with(0, &["done"]);
@@ -109,10 +112,23 @@ async fn timeout(plane: Plane) {
     scene.edit("progressDeadlineSeconds: 90", "progressDeadlineSeconds: 5");
     scene.kubelet.let_pods_of(old, Life::of(&HEALTHY).never_ends()).await;
     let run = scene.deploy_with(new, &["--timeout", "20s"]).await;
-    run.ends_with(70, &["goes on by itself"]);
+    run.ends_for(70, "TimedOut", &["continues"]);
     assert!(run.stderr.contains("deployer status"), "it should say how to look: {run}");
     assert!(run.json["serving_after_s"].is_number(), "{run}");
     assert!(run.json["replaced_after_s"].is_null(), "{run}");
+}
+
+async fn contested(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    scene.deploy(&scene.commits.new).await.ends_with(0, &["done"]);
+    let before = scene.versions().await;
+    let conflict = |asked: &Asked| if asked.changes("deployments") { Fate::Status(409, None) } else { Fate::Answered };
+    let _proxy = scene.through(conflict).await;
+    let deploy = scene.deploy(&scene.commits.newer).await;
+    for run in [deploy, scene.run(&["rollback"]).await] {
+        run.ends_for(4, "Contested", &[]);
+    }
+    assert_eq!(scene.versions().await, before);
 }
 
 async fn taken_over(plane: Plane) {

@@ -15,7 +15,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     let mut trials = vec![
         bed.trial("a deployer killed at any moment is run again and done", killed),
         bed.trial("a deployer interrupted before the apply says that nothing was changed", interrupted_early),
-        bed.trial("an interrupted deployer says that the rollout goes on, and how to look", interrupted),
+        bed.trial("an interrupted deployer says that the rollout continues, and how to look", interrupted),
     ];
     // Twenty times in all, some side by side.
     let part =
@@ -57,13 +57,13 @@ async fn killed(plane: &'static ControlPlane) {
 async fn interrupted(plane: &'static ControlPlane) {
     let scene = Scene::with_old(plane).await;
     let (new, newer) = (&scene.commits.new, &scene.commits.newer);
-    for (signal, code, commit) in [("-INT", 130, new), ("-TERM", 143, newer)] {
+    for (signal, code, reason, commit) in [("-INT", 130, "Interrupted", new), ("-TERM", 143, "Terminated", newer)] {
         scene.kubelet.let_pods_of(commit, Life::of(&REGISTRY_DOWN)).await;
         let running = scene.start(commit, &[]);
         running.said("connection refused").await;
         running.signal(signal);
         let run = running.end().await;
-        run.ends_with(code, &["goes on by itself"]);
+        run.ends_for(code, reason, &["continues"]);
         assert!(run.stderr.contains("deployer status"), "it should say how to look: {run}");
         assert!(run.stderr.contains(&scene.commits.old[..12]), "it should say what serves now: {run}");
     }
@@ -76,5 +76,5 @@ async fn interrupted_early(plane: &'static ControlPlane) {
     let running = scene.start(&scene.commits.new, &[]);
     let _connection = silent.accept().await.expect("the deployer connects");
     running.signal("-INT");
-    running.end().await.ends_with(130, &["nothing was changed"]);
+    running.end().await.ends_for(130, "Interrupted", &["nothing was changed"]);
 }

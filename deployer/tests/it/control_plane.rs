@@ -15,10 +15,7 @@ use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
-use crate::network::Network;
-
-/// Which Kubernetes `e2e/cluster.sh binaries` builds.
-const VERSION: &str = "1.34.4";
+use crate::network::{Network, Tls};
 
 /// Starts each line `NAME COMMAND` that it reads. When our end of its standard input is closed, which the operating
 /// system does however we end, it ends them all and removes their directory.
@@ -45,12 +42,14 @@ const ADMIN: &str = "admin";
 
 pub(crate) struct ControlPlane {
     directory: PathBuf,
-    binaries: PathBuf,
+    /// Where the programs are, kubectl among them.
+    pub(crate) binaries: PathBuf,
     etcd_port: u16,
     /// The API server's.
     pub(crate) port: u16,
     supervisor: Mutex<Option<Child>>,
     pub(crate) network: Network,
+    pub(crate) tls: Tls,
     pub(crate) client: Client,
 }
 
@@ -78,7 +77,8 @@ impl ControlPlane {
             .expect("sh runs");
 
         let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("the name is one");
-        let network = Network::start(&identity, &directory.join("egress"));
+        let tls = Tls::of(&identity);
+        let network = Network::start(&tls, &directory.join("egress"));
         write_settings(&directory, &identity);
         let (port, etcd_port) = (free_port(), free_port());
         for user in [ADMIN, "controllers", "scheduler"] {
@@ -86,7 +86,7 @@ impl ControlPlane {
         }
         let client = client(&directory.join(ADMIN)).await;
         let supervisor = Some(supervisor).into();
-        let plane = Self { directory, binaries, etcd_port, port, supervisor, network, client };
+        let plane = Self { directory, binaries, etcd_port, port, supervisor, network, tls, client };
 
         let (urls, peers) = (format!("http://127.0.0.1:{etcd_port}"), format!("http://127.0.0.1:{}", free_port()));
         plane.run(
@@ -199,6 +199,20 @@ impl ControlPlane {
         directory
     }
 
+    /// The program, as somebody who may do everything.
+    pub(crate) fn kubectl(&self) -> tokio::process::Command {
+        let mut command = self.running_kubectl(self.binaries.join("kubectl"));
+        command.env("KUBECONFIG", self.directory.join(ADMIN));
+        command
+    }
+
+    /// A program that may run kubectl, which then leaves nothing behind.
+    pub(crate) fn running_kubectl(&self, program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(program);
+        command.env("KUBECACHEDIR", self.directory.join("kubectl"));
+        command
+    }
+
     /// What a client needs to be `token`'s owner at this port.
     pub(crate) fn kubeconfig(&self, port: u16, token: &str, namespace: &str) -> Value {
         kubeconfig(port, token, namespace, &self.directory)
@@ -248,20 +262,21 @@ fn resource(object: &Value) -> String {
     text(&object["resource"]) + &subresource.unwrap_or_default()
 }
 
-/// Where the control plane's programs are.
+/// Where the control plane's programs are: `e2e/cluster.sh` knows where it builds them.
 pub(crate) fn binaries() -> Result<PathBuf, String> {
-    let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+    let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"];
     let holds_them = |directory: &PathBuf| names.iter().all(|name| directory.join(name).is_file());
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-    let cached = cache.unwrap_or_default().join(format!("request-info/kubernetes-{VERSION}/bin"));
-    let candidates = [variable("KUBEBUILDER_ASSETS"), Some(cached.clone())];
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../e2e/cluster.sh");
+    let answer = Command::new(script).arg("assets").output().map_err(|error| format!("{script} assets: {error}"))?;
+    let built = PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim_end());
+    let candidates = [variable("KUBEBUILDER_ASSETS"), Some(built.clone())];
     candidates.into_iter().flatten().find(holds_them).ok_or_else(|| {
         format!(
             "no control plane to test on: {} are neither in {} nor in the directory that KUBEBUILDER_ASSETS names; \
              `make test` builds them first, and so does `e2e/cluster.sh binaries` (about 6 minutes, once)",
             names.join(", "),
-            cached.display()
+            built.display()
         )
     })
 }

@@ -2,16 +2,22 @@
 //! tests, which write what real kubelets wrote (tests/observed).
 
 mod commands;
+mod connection;
 mod contention;
 mod control_plane;
 mod cost;
+mod failures;
+mod hints;
 mod input;
 mod network;
 mod node;
 mod outage;
+mod proxy;
+mod reported;
 mod role;
 mod scene;
 mod situations;
+mod yaml;
 
 use std::process::ExitCode;
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
@@ -91,10 +97,15 @@ fn main() -> ExitCode {
     let bed: &'static Bed = Box::leak(Box::default());
     let trials = [
         outage::trials(bed),
+        failures::trials(bed),
         situations::trials(bed),
+        reported::trials(bed),
         contention::trials(bed),
         role::trials(bed),
         input::trials(bed),
+        connection::trials(bed),
+        hints::trials(bed),
+        yaml::trials(bed),
         commands::trials(bed),
         cost::trials(bed),
     ];

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixListener;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// The port that nodes say their kubelets listen on.
 pub(crate) const KUBELET_PORT: u16 = 10250;
@@ -32,6 +32,35 @@ struct State {
     by_pod: Mutex<HashMap<String, Container>>,
 }
 
+/// Both ends of a connection in which the server shows the control plane's certificate.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) connector: TlsConnector,
+}
+
+impl Tls {
+    pub(crate) fn of(identity: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Self {
+        let certificate = CertificateDer::from(identity.cert.der().to_vec());
+        let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).expect("it is PKCS #8");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate.clone()).expect("it is a certificate");
+        let client = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("the key is the certificate's");
+        Self { acceptor: TlsAcceptor::from(Arc::new(server)), connector: TlsConnector::from(Arc::new(client)) }
+    }
+}
+
 pub(crate) struct Network {
     next: AtomicU32,
     state: Arc<State>,
@@ -39,17 +68,8 @@ pub(crate) struct Network {
 
 impl Network {
     /// Listens at `socket` from now on.
-    pub(crate) fn start(identity: &rcgen::CertifiedKey<rcgen::KeyPair>, socket: &Path) -> Self {
-        let certificate = CertificateDer::from(identity.cert.der().to_vec());
-        let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).expect("it is PKCS #8");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider has them")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .expect("the key is the certificate's");
-        let tls = TlsAcceptor::from(Arc::new(tls));
+    pub(crate) fn start(tls: &Tls, socket: &Path) -> Self {
+        let tls = tls.acceptor.clone();
         let listener = UnixListener::bind(socket).expect("the directory is ours");
         let state = Arc::<State>::default();
         let shared = Arc::clone(&state);

@@ -61,6 +61,7 @@ observations! {
     CRASH: "crash"
     CRASH_LATER: "crashlater"
     HEALTHY: "healthy"
+    LIVENESS_KILL: "livenesskill"
     NEVER_PULLED: "neverpull2"
     NO_CONFIG_MAP: "nocm"
     NO_HANDLER: "nohandler"
@@ -82,22 +83,51 @@ impl Observation {
 
     /// The same with other words in the place of `from`.
     pub(crate) fn replace(&self, from: &str, to: &str) -> Self {
-        let replaced = |value: &Value| {
-            let text = value.to_string();
-            assert!(text.contains(from) || value == &self.warnings, "{text} does not say {from:?}");
-            serde_json::from_str(&text.replace(from, to)).expect("only words were replaced")
-        };
-        Self { status: replaced(&self.status), warnings: replaced(&self.warnings) }
+        let (status, warnings) = (self.status.to_string(), self.warnings.to_string());
+        assert!(status.contains(from) || warnings.contains(from), "{status} {warnings} does not say {from:?}");
+        let replaced = |text: &str| serde_json::from_str(&text.replace(from, to)).expect("only words were replaced");
+        Self { status: replaced(&status), warnings: replaced(&warnings) }
+    }
+
+    /// The same with this condition in the place of its like, if any.
+    pub(crate) fn with_condition(mut self, condition: Value) -> Self {
+        let conditions = self.status["conditions"].as_array_mut().expect("there are some");
+        conditions.retain(|found| found["type"] != condition["type"]);
+        conditions.push(condition);
+        self
+    }
+
+    /// The same with a container that waits for another reason.
+    pub(crate) fn with_waiting(mut self, reason: &str, message: &str) -> Self {
+        self.status["containerStatuses"][0]["state"] = json!({"waiting": {"reason": reason, "message": message}});
+        self
+    }
+
+    /// The same with one more event.
+    pub(crate) fn with_event(mut self, kind: &str, reason: &str, message: &str) -> Self {
+        let event = json!({"type": kind, "reason": reason, "message": message, "count": 3});
+        self.warnings.as_array_mut().expect("it is a list").push(event);
+        self
+    }
+
+    /// A pod that its kubelet does not take: `pkg/kubelet/kubelet.go` of Kubernetes 1.34, `rejectPod`.
+    pub(crate) fn rejected(reason: &str, message: &str) -> Self {
+        let status = json!({"phase": "Failed", "reason": reason, "message": format!("Pod was rejected: {message}")});
+        Self { status, warnings: json!([]) }.with_event("Warning", reason, message)
     }
 
     /// As it would be said of `pod`, now.
-    fn of(&self, pod: &Pod, address: Ipv4Addr) -> Self {
+    fn of(&self, pod: &Pod, address: Ipv4Addr, life: &Life) -> Self {
         let container = &pod.spec.as_ref().expect("pods have a specification").containers[0];
         let observed = self.status["containerStatuses"][0]["image"].as_str().unwrap_or_default();
         let image = container.image.as_deref().unwrap_or_default();
         let observed_id = self.status["containerStatuses"][0]["imageID"].as_str().unwrap_or_default();
         let (_, digest) = observed_id.rsplit_once('@').unwrap_or_default();
-        let image_id = if digest.is_empty() { String::new() } else { format!("{}@{digest}", repository(image)) };
+        let image_id = if digest.is_empty() {
+            String::new()
+        } else {
+            format!("{}@{digest}", life.repository.as_deref().unwrap_or(repository(image)))
+        };
         let Self { mut status, mut warnings } = self.clone();
         rewrite(&mut status, observed, image);
         rewrite(&mut warnings, observed, image);
@@ -135,12 +165,16 @@ fn rewrite(value: &mut Value, image: &str, by: &str) {
 }
 
 fn repository(image: &str) -> &str {
+    let image = image.split_once('@').map_or(image, |(name, _)| name);
     image.rsplit_once(':').map_or(image, |(repository, _)| repository)
 }
 
 fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
+
+/// Makes the same observation each time.
+pub(crate) type Observed = fn() -> Observation;
 
 /// What becomes of the pods of one commit.
 #[derive(Clone, Debug)]
@@ -150,6 +184,7 @@ pub(crate) struct Life {
     version: Version,
     health: (u16, String),
     log: String,
+    repository: Option<String>,
 }
 
 /// Which commit a container says it is of.
@@ -169,6 +204,7 @@ impl Life {
             version: Version::Own,
             health: (200, "ok\n".to_owned()),
             log: String::new(),
+            repository: None,
         }
     }
 
@@ -186,6 +222,11 @@ impl Life {
     /// Deleted pods stay, as those of a lost node.
     pub(crate) fn never_ends(self) -> Self {
         Self { end: None, ..self }
+    }
+
+    /// The node holds the image under another name.
+    pub(crate) fn pulled_as(self, repository: &str) -> Self {
+        Self { repository: Some(repository.to_owned()), ..self }
     }
 
     /// What is in the image has another commit than its tag says.
@@ -316,8 +357,20 @@ impl Hand {
             log: life.log.clone(),
         };
         let address = self.network.attach(&self.namespace, &name, container);
-        let Observation { status, warnings } = observation.of(pod, address);
+        let Observation { status, warnings } = observation.of(pod, address, life);
         let uid = pod.uid().expect("it was created");
+        let events = Api::<Event>::namespaced(self.client.clone(), &self.namespace);
+        for warning in warnings.as_array().into_iter().flatten() {
+            let event = json!({
+                "metadata": {"generateName": format!("{name}."), "namespace": self.namespace},
+                "involvedObject": {"apiVersion": "v1", "kind": "Pod", "namespace": self.namespace, "name": name, "uid": uid},
+                "type": warning.get("type").unwrap_or(&json!("Warning")),
+                "reason": warning["reason"], "message": warning["message"], "count": warning["count"],
+                "firstTimestamp": now(), "lastTimestamp": now(), "source": {"component": "kubelet"},
+            });
+            let event = serde_json::from_value(event).expect("it is an event");
+            events.create(&PostParams::default(), &event).await.ok();
+        }
         let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "status": status}));
         while let Err(error) = self.pods().patch_status(&name, &PatchParams::default(), &patch).await {
             match error {
@@ -325,18 +378,6 @@ impl Hand {
                 kube::Error::Api(status) if status.code < 500 => panic!("the status is not taken: {status:?}"),
                 _ => tokio::time::sleep(Duration::from_millis(200)).await,
             }
-        }
-        let events = Api::<Event>::namespaced(self.client.clone(), &self.namespace);
-        for warning in warnings.as_array().into_iter().flatten() {
-            let event = json!({
-                "metadata": {"generateName": format!("{name}."), "namespace": self.namespace},
-                "involvedObject": {"apiVersion": "v1", "kind": "Pod", "namespace": self.namespace, "name": name, "uid": uid},
-                "type": "Warning",
-                "reason": warning["reason"], "message": warning["message"], "count": warning["count"],
-                "firstTimestamp": now(), "lastTimestamp": now(), "source": {"component": "kubelet"},
-            });
-            let event = serde_json::from_value(event).expect("it is an event");
-            events.create(&PostParams::default(), &event).await.ok();
         }
     }
 

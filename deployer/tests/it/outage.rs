@@ -12,7 +12,7 @@ use crate::node::{HEALTHY, Life, NOT_READY};
 use crate::scene::Scene;
 
 /// A test that takes longer than it takes to kill it.
-const SLOW: &str = "19 a pod that no node takes for a minute has failed";
+const SLOW: &str = "19 a pod that cannot be scheduled for a minute has failed";
 
 const AWAY: Duration = Duration::from_secs(10);
 

@@ -5,15 +5,21 @@ use serde_json::{Value, json};
 
 use crate::Bed;
 use crate::control_plane::{ControlPlane, Request};
-use crate::node::{HEALTHY, Life, NO_SECRET, NOT_READY};
+use crate::failures::failed;
+use crate::node::{CRASH, HEALTHY, Life, NO_SECRET, NOT_READY};
 use crate::scene::{Scene, shipped_role};
+use crate::situations::done;
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     vec![
         bed.trial("a permission that is missing is named, and nothing is changed", missing_permission),
+        bed.trial("without what only proof and diagnosis need a rollout is done, with a warning", missing_for_proof),
         bed.trial("there is no permission in the Role that the deployer does not use", all_are_used),
     ]
 }
+
+/// Reading logs and events, and asking pods, makes no rollout possible that is not so without.
+const DISPENSABLE: [&str; 3] = ["events", "pods/log", "pods/proxy"];
 
 /// One verb on one resource.
 #[derive(PartialEq, Eq)]
@@ -23,6 +29,10 @@ struct Permission {
 }
 
 impl Permission {
+    fn is_dispensable(&self) -> bool {
+        DISPENSABLE.contains(&&*self.resource)
+    }
+
     fn allows(&self, request: &Request) -> bool {
         self.verb == request.verb && self.resource == request.resource
     }
@@ -81,20 +91,40 @@ async fn missing_permission(plane: &'static ControlPlane) {
     let before = scene.versions().await;
     let permissions = permissions(&shipped_role());
     assert!(permissions.len() > 10, "the Role was not understood");
-    for missing in &permissions {
+    for missing in permissions.iter().filter(|permission| !permission.is_dispensable()) {
         scene.grant(reduced(shipped_role(), missing)).await;
         let Permission { verb, resource } = missing;
         // The API server hears of another Role a moment later. Until then the deployer is let do nothing but look.
-        let wanted = format!("{verb} {resource}");
         scene
-            .until(&format!("{wanted} is missed"), async || {
+            .until(&format!("{verb} {resource} is missed"), async || {
                 let run = scene.deploy_with(new, &["--rollback", "--dry-run"]).await;
-                run.code == 3 && run.verdict().contains(&wanted) && run.json["cause"].to_string().contains(&wanted)
+                let says = |words: &str| run.verdict().contains(words) && run.json["cause"].to_string().contains(words);
+                run.code == 3 && run.json["reason"] == "Forbidden" && says(verb) && says(resource)
             })
             .await;
     }
     scene.grant(shipped_role()).await;
     assert_eq!(scene.versions().await, before);
+}
+
+async fn missing_for_proof(plane: &'static ControlPlane) {
+    let scene = Scene::with_old(plane).await;
+    let missing: Vec<_> = permissions(&shipped_role()).into_iter().filter(Permission::is_dispensable).collect();
+    assert!(missing.len() >= DISPENSABLE.len(), "the Role was not understood");
+    for (missing, pair) in missing.iter().zip(scene.commits.line.chunks(2)) {
+        let Permission { verb, resource } = missing;
+        scene.grant(reduced(shipped_role(), missing)).await;
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let user = format!("--as={}", scene.user());
+        let question = ["auth", "can-i", verb, resource, "--subresource", subresource, &user];
+        scene.until("it is missed", async || scene.ask_kubectl("", &question).await.is_err()).await;
+        let run = scene.deploy(&pair[0]).await;
+        done(&scene, &run, &pair[0], 2).await;
+        let has_warning = run.json["warnings"].to_string().contains("pods/proxy");
+        assert_eq!(has_warning, subresource == "proxy", "{run}");
+        scene.kubelet.let_pods_of(&pair[1], Life::of(&CRASH)).await;
+        failed(&scene.deploy_with(&pair[1], &["--rollback"]).await, "CrashLoop", &["code 3"]);
+    }
 }
 
 /// A first deploy, an update, a failure that only events tell of, and one that is looked into and gone back from.

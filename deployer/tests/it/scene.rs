@@ -10,25 +10,32 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{GroupVersion, GroupVersionKind};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::control_plane::ControlPlane;
 use crate::node::{self, Kubelet};
+use crate::proxy::{Asked, Fate, Proxy};
 
 /// The name of the Deployment in `TEMPLATE`.
 pub(crate) const NAME: &str = "request-info";
 
+/// In `TEMPLATE`.
+pub(crate) const STRATEGY: &str = "    type: RollingUpdate\n    rollingUpdate: {maxUnavailable: 0, maxSurge: 1}\n";
+
 const TEMPLATE: &str = include_str!("template.yaml");
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubernetes/deployment.yaml.tmp");
 const ROLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubernetes/deployer-rbac.yaml");
+
+/// Where a client finds its proxy; those of whoever runs the tests are none of ours.
+const PROXIES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"];
 
 /// Nothing that a test waits for takes longer, beyond what it says.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -39,7 +46,7 @@ pub(crate) struct Scene {
     pub(crate) kubelet: Kubelet,
     pub(crate) commits: &'static Commits,
     template: PathBuf,
-    kubeconfig: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
 }
 
 /// What the clone holds: `old`, `new`, `newer` and then `line`, one on the other; `side` is beside `new`.
@@ -145,7 +152,20 @@ impl Scene {
         result.unwrap_or_else(|error| panic!("cannot change the Deployment: {error}"));
     }
 
-    async fn token(&self) -> String {
+    /// Admits no more than so many pods from now on.
+    pub(crate) async fn limit_pods(&self, count: usize) {
+        let spec = json!({"hard": {"pods": count.to_string()}});
+        self.apply(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods"}, "spec": spec}))
+            .await;
+        let quotas = self.api::<ResourceQuota>();
+        self.until("the quota counts", async || {
+            let quota = quotas.get("pods").await.expect("it exists");
+            quota.status.and_then(|status| status.used).is_some_and(|used| used.contains_key("pods"))
+        })
+        .await;
+    }
+
+    pub(crate) async fn token(&self) -> String {
         let request = TokenRequest {
             spec: TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() },
             ..TokenRequest::default()
@@ -157,6 +177,22 @@ impl Scene {
 
     pub(crate) fn write_kubeconfig(&self, token: &str) {
         self.write_kubeconfig_for(self.plane.port, token);
+    }
+
+    /// From now on the deployer reaches the API server through a proxy that does with each request as `decide` says.
+    pub(crate) async fn through(&self, decide: impl Fn(&Asked) -> Fate + Send + Sync + 'static) -> Proxy {
+        let proxy = Proxy::start(self.plane.port, &self.plane.tls, decide).await;
+        self.change_kubeconfig(|kubeconfig| {
+            kubeconfig["clusters"][0]["cluster"]["server"] = json!(format!("https://127.0.0.1:{}", proxy.port));
+        });
+        proxy
+    }
+
+    pub(crate) fn change_kubeconfig(&self, change: impl FnOnce(&mut Value)) {
+        let text = std::fs::read_to_string(&self.kubeconfig).expect("it was written");
+        let mut kubeconfig = serde_json::from_str(&text).expect("it was written as JSON");
+        change(&mut kubeconfig);
+        std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("the directory is ours");
     }
 
     pub(crate) fn write_kubeconfig_for(&self, port: u16, token: &str) {
@@ -181,6 +217,17 @@ impl Scene {
         std::fs::write(&self.template, text.replace(from, to)).expect("the directory is ours");
     }
 
+    /// All old pods go before the first new one comes.
+    pub(crate) fn recreate(&self) {
+        self.edit(STRATEGY, "    type: Recreate\n");
+    }
+
+    /// One more document, at the end of the template.
+    pub(crate) fn append(&self, document: &Value) {
+        let text = std::fs::read_to_string(&self.template).expect("it was written");
+        std::fs::write(&self.template, format!("{text}---\n{document}\n")).expect("the directory is ours");
+    }
+
     /// The program, as whoever has this scene's kubeconfig, in its clone.
     pub(crate) fn deployer<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_deployer"));
@@ -189,6 +236,7 @@ impl Scene {
             .current_dir(&self.commits.clone)
             .env("KUBECONFIG", &self.kubeconfig)
             .env_remove("BUILD_URL")
+            .envs(PROXIES.map(|name| (name, "")))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -196,13 +244,90 @@ impl Scene {
         command
     }
 
-    pub(crate) fn start(&self, commit: &str, more: &[&str]) -> Running {
+    /// A deploy of `commit`; what is asked for in `more` takes the place of what is usual.
+    pub(crate) fn deploy_command(&self, commit: &str, more: &[&str]) -> Command {
         let (image, template) = (image(commit), self.template.display().to_string());
-        let arguments =
-            ["deploy", "--image", &image, "--commit", commit, "--template", &template, "-n", &self.namespace];
-        let timeout = if more.contains(&"--timeout") { &[][..] } else { &["--timeout", "3m"] };
-        let arguments = arguments.into_iter().chain(["-o", "json"]).chain(timeout.iter().chain(more).copied());
-        Running::of(self.deployer(arguments))
+        let usual = [
+            ("--image", &*image),
+            ("--commit", commit),
+            ("--template", &template),
+            ("-n", &self.namespace),
+            ("--timeout", "3m"),
+            ("-o", "json"),
+        ];
+        let usual = usual.into_iter().filter(|(option, _)| !more.contains(option));
+        let usual = usual.flat_map(|(option, value)| [option, value]);
+        self.deployer(["deploy"].into_iter().chain(usual).chain(more.iter().copied()))
+    }
+
+    /// Another command of the deployer, with the document.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Run {
+        let place = ["-n", &self.namespace, "-o", "json"];
+        Running::of(self.deployer(arguments.iter().copied().chain(place))).end().await
+    }
+
+    /// What the template makes for `commit`.
+    pub(crate) async fn render(&self, commit: &str) -> Vec<Value> {
+        let (image, template) = (image(commit), self.template.display().to_string());
+        let arguments = ["render", "--image", &image, "--commit", commit, "--template", &template];
+        let run = Running::of(self.deployer(arguments)).end().await;
+        assert_eq!(run.code, 0, "{run}");
+        serde_saphyr::from_multiple(&run.stdout).expect("it is YAML")
+    }
+
+    /// What `kubectl`, which may do everything, prints.
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> String {
+        self.kubectl_reading("", arguments).await
+    }
+
+    /// With fields that client-side apply owns, and the annotation that it leaves.
+    pub(crate) async fn apply_as_kubectl(&self, document: &Value) {
+        self.kubectl_reading(&document.to_string(), &["apply", "-f", "-"]).await;
+    }
+
+    /// A line as a person would copy it, with kubectl and the deployer on PATH.
+    pub(crate) fn shell(&self, line: &str) -> Command {
+        let deployer = Path::new(env!("CARGO_BIN_EXE_deployer")).parent().expect("it is in a directory");
+        let inherited = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{}:{inherited}", self.plane.binaries.display(), deployer.display());
+        let mut command = self.plane.running_kubectl("sh");
+        command.args(["-c", line]).env("PATH", path).env("KUBECONFIG", &self.kubeconfig);
+        command.current_dir(&self.commits.clone).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// What kubectl would create from this text, or why it would not.
+    pub(crate) async fn make(&self, text: &str) -> Result<Vec<Value>, String> {
+        let arguments = ["create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-"];
+        let printed = self.ask_kubectl(text, &arguments).await?;
+        let documents = serde_json::Deserializer::from_str(&printed).into_iter().collect::<Result<Vec<Value>, _>>();
+        let mut documents = documents.map_err(|error| error.to_string())?;
+        for list in documents.extract_if(.., |document| document["kind"] == "List").collect::<Vec<_>>() {
+            documents.extend(list["items"].as_array().cloned().unwrap_or_default());
+        }
+        Ok(documents)
+    }
+
+    async fn kubectl_reading(&self, input: &str, arguments: &[&str]) -> String {
+        let answer = self.ask_kubectl(input, arguments).await;
+        answer.unwrap_or_else(|said| panic!("kubectl {arguments:?}: {said}"))
+    }
+
+    /// What it prints, or else what it says.
+    pub(crate) async fn ask_kubectl(&self, input: &str, arguments: &[&str]) -> Result<String, String> {
+        let mut command = self.plane.kubectl();
+        command.args(["-n", &self.namespace]).args(arguments).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it was built");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        stdin.write_all(input.as_bytes()).await.expect("it reads");
+        drop(stdin);
+        let output = child.wait_with_output().await.expect("it ends");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    pub(crate) fn start(&self, commit: &str, more: &[&str]) -> Running {
+        Running::of(self.deploy_command(commit, more))
     }
 
     pub(crate) async fn deploy(&self, commit: &str) -> Run {
@@ -396,6 +521,16 @@ impl Run {
         let of_log = |line: &str| line.get(..9).is_some_and(|time| time.ends_with('Z') && time.as_bytes()[2] == b':');
         let mut lines = self.stderr.lines().rev();
         lines.find(|line| !line.is_empty() && !line.starts_with(' ') && !of_log(line)).unwrap_or_default()
+    }
+
+    /// Exit code, stable reason and document agree, and so do the cause and the verdict's first line in these words.
+    #[track_caller]
+    pub(crate) fn ends_for(&self, code: i32, reason: &str, words: &[&str]) {
+        self.ends_with(code, words);
+        assert_eq!(self.json["reason"], reason, "{self}");
+        let cause = self.json["cause"].as_str().unwrap_or_default();
+        let unsaid = words.iter().find(|words| !cause.contains(**words) && self.json["outcome"] != **words);
+        assert_eq!(unsaid, None, "the document's cause does not say it: {self}");
     }
 
     /// Exit code and document agree, and the verdict's first line has all these words.

@@ -8,6 +8,8 @@ class Build {
     final Shell shell
     private final Properties credentials
     private final Map<String, String> variables
+    /** What `currentBuild` is to the Jenkinsfile. */
+    final Map<String, String> current = [description: null]
     private String result = 'SUCCESS'
     private final List<String> summary = []
 
@@ -21,20 +23,27 @@ class Build {
         shell = new Shell(System.out)
         // Beside the workspace, never in it: a clone with files of Jenkins's in it would be a dirty tree.
         temporary = new File("${workspace}@tmp")
-        variables = System.getenv() + [
+        // GIT_COMMIT is not among them: Jenkins sets it for the checkout that it makes by itself alone.
+        variables = Section.override(System.getenv().findAll { it.key != 'GIT_COMMIT' }, [
             BRANCH_NAME : branch,
             WORKSPACE   : workspace.path,
             JOB_NAME    : "request-info/$branch".toString(),
             BUILD_NUMBER: '1',
             BUILD_TAG   : "jenkins-request-info-$branch-1".toString(),
             BUILD_URL   : "file://$artifacts/".toString(),
-        ] + it.variables
+        ] + it.variables)
     }
 
     /** When LIMIT, the arguments of a `timeout`, runs out; OUTER where that is earlier, or there is none. */
-    static long deadline(Map limit, long outer) {
-        if (!limit) return outer
-        Math.min(outer, System.currentTimeMillis() + TimeUnit.valueOf(limit.unit ?: 'MINUTES').toMillis(limit.time as long))
+    static long deadline(Object limit, long outer) {
+        if (limit == null) return outer
+        TimeUnit unit = TimeUnit.valueOf(limit instanceof Map && limit.unit ? limit.unit : 'MINUTES')
+        Math.min(outer, System.currentTimeMillis() + unit.toMillis(sole(limit, 'time') as long))
+    }
+
+    /** What is GIVEN to a step or an option that needs the argument NAME: it may go without its name. */
+    static Object sole(Object given, String name) {
+        given instanceof Map ? given[name] : given
     }
 
     /** A credential's PART; an empty one is one too. */
@@ -52,10 +61,11 @@ class Build {
         Map<String, String> environment = new LinkedHashMap(variables)
         Section pipeline = Section.read(jenkinsfile, environment)
         pipeline.inner('environment')
-        long deadline = deadline((Map) pipeline.inner('options').argument('timeout'), Long.MAX_VALUE)
-        pipeline.inner('stages').directives.each { stage(it[1].toString(), (Closure) it[2], environment, deadline) }
+        long deadline = deadline(pipeline.inner('options').argument('timeout'), Long.MAX_VALUE)
+        pipeline.inner('stages').directives.each { stage(sole(it[1], 'name').toString(), (Closure) it[2], environment, deadline) }
         post(pipeline.inner('post'), environment, 'post')
         summary.each { shell.say(it) }
+        if (current.description) shell.say("Description: $current.description")
         shell.say("Finished: $result")
         temporary.deleteDir()
         result
@@ -68,15 +78,15 @@ class Build {
         }
         Map<String, String> environment = new LinkedHashMap(outer)
         Section stage = Section.read(code, environment)
-        String wanted = stage.inner('when').argument('branch')
-        if (wanted != null && !(branch ==~ Steps.ant(wanted))) {
-            close(name, 'SKIPPED', "this is branch $branch, not $wanted")
+        String only = sole(stage.inner('when').argument('branch'), 'pattern')
+        if (only != null && !(branch ==~ Steps.ant(only))) {
+            close(name, 'SKIPPED', "this is branch $branch, not $only")
             return
         }
         shell.say("=== stage $name")
         long began = System.currentTimeMillis()
         stage.inner('environment')
-        long end = Build.deadline((Map) stage.inner('options').argument('timeout'), deadline)
+        long end = Build.deadline(stage.inner('options').argument('timeout'), deadline)
         attempt(name) { new Steps(this, environment, end).run((Closure) stage.argument('steps')) }
         post(stage.inner('post'), environment, name)
         close(name, result, String.format('%.1f s', (System.currentTimeMillis() - began) / 1000))

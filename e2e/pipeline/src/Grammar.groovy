@@ -1,14 +1,16 @@
+import java.util.concurrent.TimeUnit
 import org.codehaus.groovy.ast.ASTNode
 import org.codehaus.groovy.ast.ClassNode
 import org.codehaus.groovy.ast.CodeVisitorSupport
 import org.codehaus.groovy.ast.expr.BinaryExpression
 import org.codehaus.groovy.ast.expr.ClosureExpression
 import org.codehaus.groovy.ast.expr.ConstantExpression
+import org.codehaus.groovy.ast.expr.ConstructorCallExpression
 import org.codehaus.groovy.ast.expr.Expression
 import org.codehaus.groovy.ast.expr.GStringExpression
 import org.codehaus.groovy.ast.expr.MapExpression
 import org.codehaus.groovy.ast.expr.MethodCallExpression
-import org.codehaus.groovy.ast.expr.NamedArgumentListExpression
+import org.codehaus.groovy.ast.expr.PropertyExpression
 import org.codehaus.groovy.ast.expr.TupleExpression
 import org.codehaus.groovy.ast.expr.VariableExpression
 import org.codehaus.groovy.ast.stmt.BlockStatement
@@ -19,43 +21,67 @@ import org.codehaus.groovy.control.CompilePhase
 import org.codehaus.groovy.control.SourceUnit
 import org.codehaus.groovy.control.customizers.CompilationCustomizer
 
-/** What the runner knows of a Jenkinsfile. As in Jenkins, all of it is checked before anything runs. */
+/**
+ * What the runner knows of a Jenkinsfile. As in Jenkins, all of it is checked before anything runs.
+ *
+ * What Jenkins refuses was read in ModelParser and ModelValidatorImpl of pipeline-model-definition 2.2277.v00573e73ddf1, and
+ * tried with 57 small Jenkinsfiles in a Jenkins 2.568.2.
+ */
 class Grammar extends CompilationCustomizer {
     private static final List<String> STEPS =
-        ['checkout', 'sh', 'echo', 'error', 'timeout', 'withEnv', 'withCredentials', 'archiveArtifacts']
+        ['checkout', 'sh', 'echo', 'error', 'timeout', 'withEnv', 'withCredentials', 'archiveArtifacts', 'script']
 
     /** Which directives may stand in which block. */
     private static final Map<String, List<String>> BLOCKS = [
-        'the Jenkinsfile': ['pipeline'],
-        pipeline         : ['agent', 'options', 'environment', 'stages', 'post'],
-        stages           : ['stage'],
-        stage            : ['when', 'options', 'environment', 'steps', 'post'],
-        when             : ['branch'],
-        options          : ['disableConcurrentBuilds', 'skipDefaultCheckout', 'timestamps', 'buildDiscarder', 'timeout'],
-        post             : ['always', 'success', 'failure', 'unsuccessful', 'cleanup'],
-        steps            : STEPS, always: STEPS, success: STEPS, failure: STEPS, unsuccessful: STEPS, cleanup: STEPS,
-        timeout          : STEPS, withEnv: STEPS, withCredentials: STEPS,
+        'the Jenkinsfile'   : ['pipeline'],
+        pipeline            : ['agent', 'options', 'environment', 'stages', 'post'],
+        stages              : ['stage'],
+        stage               : ['when', 'options', 'environment', 'steps', 'post'],
+        when                : ['branch'],
+        options             : ['disableConcurrentBuilds', 'skipDefaultCheckout', 'timestamps', 'buildDiscarder', 'timeout'],
+        'options of a stage': ['skipDefaultCheckout', 'timestamps', 'timeout'],
+        post                : ['always', 'success', 'failure', 'unsuccessful', 'cleanup'],
+        steps               : STEPS, always: STEPS, success: STEPS, failure: STEPS, unsuccessful: STEPS, cleanup: STEPS,
+        timeout             : STEPS, withEnv: STEPS, withCredentials: STEPS,
+        environment         : [], script: [],
     ].asImmutable()
+
+    private static final List<String> MAY_BE_EMPTY = ['timeout', 'withEnv', 'withCredentials', 'script']
 
     private static final Map<String, List<String>> REQUIRED =
-        [pipeline: ['agent', 'stages'], stages: ['stage'], stage: ['steps'], when: ['branch']].asImmutable()
+        [pipeline: ['agent', 'stages'], stage: ['steps']].asImmutable()
 
-    /** The named arguments of everything that is called; what is not here takes none. */
-    private static final Map<String, List<String>> ARGUMENTS = [
-        disableConcurrentBuilds: ['abortPrevious'],
-        timeout                : ['time', 'unit'],
-        logRotator             : ['numToKeepStr', 'artifactNumToKeepStr', 'daysToKeepStr', 'artifactDaysToKeepStr'],
-        checkout               : ['scm'],
-        scmGit                 : ['branches', 'userRemoteConfigs', 'extensions'],
-        cloneOption            : ['shallow', 'noTags', 'reference', 'depth'],
-        cleanBeforeCheckout    : [],
-        sh                     : ['script', 'label'],
-        usernamePassword       : ['credentialsId', 'usernameVariable', 'passwordVariable'],
-        string                 : ['credentialsId', 'variable'],
-        file                   : ['credentialsId', 'variable'],
-        credentials            : [],
-        archiveArtifacts       : ['artifacts', 'allowEmptyArchive', 'fingerprint'],
+    /**
+     * The arguments of everything that is called, with their types; what is not here takes none. Those with ! must be there,
+     * and where there is one of them, it may go without its name.
+     */
+    private static final Map<String, Map<String, Class>> ARGUMENTS = [
+        agent                  : ['type!': Object],
+        stage                  : ['name!': String],
+        branch                 : ['pattern!': String],
+        disableConcurrentBuilds: [abortPrevious: Boolean],
+        buildDiscarder         : ['strategy!': Object],
+        timeout                : ['time!': Integer, unit: TimeUnit],
+        logRotator             : [
+            numToKeepStr: String, artifactNumToKeepStr: String, daysToKeepStr: String, artifactDaysToKeepStr: String,
+        ],
+        checkout               : ['scm!': Object],
+        scmGit                 : [branches: Object, userRemoteConfigs: Object, extensions: Object],
+        cloneOption            : [shallow: Boolean, noTags: Boolean, reference: String, depth: Integer],
+        cleanBeforeCheckout    : [:],
+        sh                     : ['script!': String, label: String, returnStdout: Boolean],
+        echo                   : ['message!': String],
+        error                  : ['message!': String],
+        withEnv                : ['overrides!': Object],
+        withCredentials        : ['bindings!': Object],
+        usernamePassword       : ['credentialsId!': String, 'usernameVariable!': String, 'passwordVariable!': String],
+        string                 : ['credentialsId!': String, 'variable!': String],
+        file                   : ['credentialsId!': String, 'variable!': String],
+        archiveArtifacts       : ['artifacts!': String, allowEmptyArchive: Boolean, fingerprint: Boolean],
     ].asImmutable()
+
+    /** The objects whose properties may be read; Jenkins's sandbox, too, refuses those of classes. */
+    private static final List<String> OBJECTS = ['env', 'scm', 'currentBuild']
 
     Grammar() {
         super(CompilePhase.CONVERSION)
@@ -67,71 +93,135 @@ class Grammar extends CompilationCustomizer {
     }
 
     private void block(String name, BlockStatement code, ASTNode opening) {
-        List<String> seen = []
+        if (!code.statements && !(name in MAY_BE_EMPTY)) refuse(opening ?: code, "$name is empty")
+        Set<String> seen = []
         code.statements.each { Statement statement ->
             if (name == 'environment') {
-                variable(statement)
-                return
+                String variable = variable(statement)
+                if (!seen.add(variable)) refuse(statement, "the variable `$variable` stands twice in environment")
+            } else if (name == 'script') {
+                description(statement)
+            } else {
+                MethodCallExpression call = directive(statement, name)
+                String directive = call.methodAsString
+                if (!(directive in BLOCKS[name])) {
+                    refuse(call, "unknown directive or step `$directive` in $name; known here: ${BLOCKS[name].join(', ')}")
+                }
+                if (name.startsWith('options')) arguments(call, null)
+                else arguments(call, directive == 'options' && name == 'stage' ? 'options of a stage' : directive)
+                String only = directive == 'stage' ? "the stage `${call.arguments.expressions[0].text}`" : "`$directive`"
+                if (!seen.add(only) && !(directive in STEPS)) refuse(call, "$only stands twice in $name")
             }
-            MethodCallExpression call = directive(statement, name)
-            String directive = call.methodAsString
-            if (!(directive in BLOCKS[name])) {
-                refuse(call, "unknown directive or step `$directive` in $name; known here: ${BLOCKS[name].join(', ')}")
-            }
-            if (directive in seen && !(directive in [*STEPS, 'stage'])) refuse(call, "`$directive` stands twice in $name")
-            seen << directive
-            arguments(call, BLOCKS.containsKey(directive) || directive == 'environment' ? directive : null)
         }
-        REQUIRED[name].findAll { !(it in seen) }.each { refuse(opening ?: code, "$name has no `$it`") }
+        REQUIRED[name].findAll { !("`$it`".toString() in seen) }.each { refuse(opening ?: code, "$name has no `$it`") }
     }
 
-    private MethodCallExpression directive(Statement statement, String block) {
+    private static MethodCallExpression directive(Statement statement, String block) {
         Expression expression = statement instanceof ExpressionStatement ? statement.expression : null
         if (expression instanceof MethodCallExpression && expression.implicitThis) return expression
         refuse(statement, "only directives and steps may stand in $block, no other code")
     }
 
-    private void variable(Statement statement) {
+    private static BinaryExpression assignment(Statement statement, String what) {
         Expression it = statement instanceof ExpressionStatement ? statement.expression : null
-        if (!(it instanceof BinaryExpression && it.operation.text == '=' && it.leftExpression instanceof VariableExpression)) {
-            refuse(statement, 'only NAME = value may stand in environment')
+        if (it instanceof BinaryExpression && it.operation.text == '=') return it
+        refuse(statement, "only $what")
+    }
+
+    /** The name of the variable that STATEMENT sets. */
+    private static String variable(Statement statement) {
+        BinaryExpression it = assignment(statement, 'NAME = value may stand in environment')
+        String name = it.leftExpression.text
+        if (!(it.leftExpression instanceof VariableExpression && name ==~ /[a-zA-Z_][a-zA-Z0-9_]*/)) {
+            refuse(statement, "`$name` is not a name for a variable")
         }
-        Expression value = ((BinaryExpression) it).rightExpression
-        if (!(value instanceof ConstantExpression || value instanceof GStringExpression)) {
+        if (!(it.rightExpression instanceof ConstantExpression || it.rightExpression instanceof GStringExpression)) {
             refuse(statement, 'a value in environment is a quoted string')
         }
+        value(it.rightExpression)
+        name
     }
 
-    /** The closure that ends CALL's arguments is a block of its own; everything else in them is a value. */
-    private void arguments(MethodCallExpression call, String block) {
-        if (!(call.arguments instanceof TupleExpression)) return
-        ((TupleExpression) call.arguments).expressions.each { Expression argument ->
-            if (argument instanceof ClosureExpression) {
-                if (block == null) refuse(argument, "`${call.methodAsString}` takes no block")
-                this.block(block, (BlockStatement) argument.code, call)
+    private static void description(Statement statement) {
+        String known = 'currentBuild.description = value may stand in script'
+        BinaryExpression it = assignment(statement, known)
+        if (it.leftExpression.text != 'currentBuild.description') refuse(statement, "only $known")
+        value(it.rightExpression)
+    }
+
+    /** The closure that ends CALL's arguments is the block NAME, where it takes one; everything else in them is a value. */
+    private void arguments(MethodCallExpression call, String name) {
+        List<Expression> given = given(call)
+        if (given && given.last() instanceof ClosureExpression) {
+            if (!BLOCKS.containsKey(name)) refuse(given.last(), "`${call.methodAsString}` takes no block")
+            block(name, (BlockStatement) ((ClosureExpression) given.last()).code, call)
+            given = given.init()
+        }
+        signature(call, given)
+        given.each { value(it) }
+    }
+
+    private static List<Expression> given(MethodCallExpression call) {
+        call.arguments instanceof TupleExpression ? ((TupleExpression) call.arguments).expressions : []
+    }
+
+    /** Whether what is GIVEN to CALL is what it takes. A value that is known only when it runs is not judged. */
+    private static void signature(MethodCallExpression call, List<Expression> given) {
+        String callee = call.methodAsString
+        Map<String, Class> known = (ARGUMENTS[callee] ?: [:]).collectEntries { name, type -> [(name - '!'): type] }
+        List<String> required = ARGUMENTS[callee]?.keySet()?.findAll { it.endsWith('!') }?.collect { it - '!' } ?: []
+        Map<String, Expression> named = [:]
+        given.each { Expression argument ->
+            if (argument instanceof MapExpression) {
+                argument.mapEntryExpressions.each { named[it.keyExpression.text] = it.valueExpression }
+            } else if (given.size() == 1 && required.size() == 1) {
+                named[required[0]] = argument
             } else {
-                named(call.methodAsString, argument)
-                argument.visit(new CodeVisitorSupport() {
-                    @Override
-                    void visitMethodCallExpression(MethodCallExpression inner) {
-                        String callee = inner.methodAsString
-                        if (inner.implicitThis && !ARGUMENTS.containsKey(callee)) refuse(inner, "unknown `$callee`")
-                        if (inner.implicitThis && inner.arguments instanceof TupleExpression) {
-                            ((TupleExpression) inner.arguments).expressions.each { named(callee, it) }
-                        }
-                        super.visitMethodCallExpression(inner)
-                    }
-                })
+                String names = known.keySet().join(', ')
+                refuse(argument, names ? "the arguments of `$callee` need names: $names" : "`$callee` takes no arguments")
             }
         }
+        named.each { String name, Expression value ->
+            if (!known.containsKey(name)) refuse(value, "unknown argument `$name` of `$callee`")
+            Class type = known[name]
+            if (callee == 'stage' && !(value instanceof ConstantExpression)) {
+                refuse(value, 'the name of a stage is a literal string')
+            }
+            if (value instanceof ConstantExpression && !literal(value.value, type)) {
+                refuse(value, "`$name` of `$callee` is of type $type.simpleName, which `$value.text` is not")
+            }
+        }
+        required.findAll { !named.containsKey(it) }.each { refuse(call, "`$callee` has no `$it`") }
     }
 
-    private static void named(String callee, Expression argument) {
-        if (!(argument instanceof MapExpression || argument instanceof NamedArgumentListExpression)) return
-        ((MapExpression) argument).mapEntryExpressions.each {
-            String name = it.keyExpression.text
-            if (!(name in (ARGUMENTS[callee] ?: []))) refuse(it, "unknown argument `$name` of `$callee`")
-        }
+    private static boolean literal(Object value, Class type) {
+        type == TimeUnit ? value in TimeUnit.values()*.name() : type.isInstance(value)
+    }
+
+    /** What is called and read in a VALUE: steps and the like with their own arguments, no method and no property of a class. */
+    private static void value(Expression value) {
+        value.visit(new CodeVisitorSupport() {
+            @Override
+            void visitMethodCallExpression(MethodCallExpression call) {
+                if (!call.implicitThis) outside(call)
+                if (!ARGUMENTS.containsKey(call.methodAsString)) refuse(call, "unknown `$call.methodAsString`")
+                signature(call, given(call))
+                super.visitMethodCallExpression(call)
+            }
+
+            @Override
+            void visitConstructorCallExpression(ConstructorCallExpression call) { outside(call) }
+
+            @Override
+            void visitPropertyExpression(PropertyExpression property) {
+                if (!(property.objectExpression.text in OBJECTS)) outside(property)
+            }
+        })
+    }
+
+    private static void outside(Expression it) {
+        String known = OBJECTS.join(', ')
+        refuse(it, "`$it.text` is not known here; Jenkins's sandbox refuses what is not on its list; known are properties of $known")
     }
 
     private static void refuse(ASTNode node, String why) throws Refused {

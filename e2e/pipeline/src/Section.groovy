@@ -33,12 +33,23 @@ class Section {
     def propertyMissing(String name) {
         if (name == 'any') return 'any'
         if (name == 'env') return environment
-        if (!environment.containsKey(name)) throw new Refused("Jenkinsfile: no variable `$name`")
+        if (!environment.containsKey(name)) {
+            throw new Refused("Jenkinsfile: no variable `$name`; Jenkins would write `null` in its place")
+        }
         environment[name]
     }
 
     /** In `environment`, each assignment is a variable, seen by those after it. */
     def propertyMissing(String name, Object value) {
-        environment[name] = value.toString()
+        override(environment, [(name): value.toString()])
+    }
+
+    /** Sets the VARIABLES; an empty one is none, as in EnvVars.override of Jenkins 2.568.2. */
+    static Map<String, String> override(Map<String, String> environment, Map<String, String> variables) {
+        variables.each { name, value ->
+            if (value) environment[name] = value
+            else environment.remove(name)
+        }
+        environment
     }
 }

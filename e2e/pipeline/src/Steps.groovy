@@ -31,6 +31,10 @@ class Steps {
         environment
     }
 
+    Map<String, String> getCurrentBuild() {
+        build.current
+    }
+
     Map getScm() {
         scmGit(branches: [[name: build.branch]], userRemoteConfigs: [[url: build.repository]], extensions: [])
     }
@@ -65,11 +69,15 @@ class Steps {
 
     private void git(Object... arguments) {
         build.workspace.mkdirs()
-        command(['git', *arguments]*.toString(), build.workspace)
+        command(['git', *arguments]*.toString())
     }
 
+    String sh(CharSequence script) { sh(script: script) }
+
     /** As Jenkins does it: a file, run by `sh -xe` unless it names its interpreter. */
-    void sh(CharSequence script) {
+    String sh(Map arguments) {
+        CharSequence script = arguments.script
+        StringBuilder output = arguments.returnStdout ? new StringBuilder() : null
         if (build.shell.holdsSecret(script.toString())) {
             build.shell.say('Warning: a secret was put into this script by Groovy; let the shell read the variable instead')
         }
@@ -77,28 +85,36 @@ class Steps {
         file.text = script
         try {
             file.executable = true
-            command(script.toString().startsWith('#!') ? [file.path] : ['sh', '-xe', file.path], build.workspace)
+            command(script.toString().startsWith('#!') ? [file.path] : ['sh', '-xe', file.path], output)
         } finally {
             file.delete()
         }
+        output
     }
 
-    private void command(List<String> command, File directory) {
-        int code = build.shell.run(command, directory, environment, deadline)
+    private void command(List<String> command, StringBuilder output = null) {
+        int code = build.shell.run(command, build.workspace, environment, deadline, output)
         if (code != 0) throw new StepFailed("script returned exit code $code")
     }
 
-    void echo(CharSequence message) { build.shell.say(message.toString()) }
+    void echo(message) { build.shell.say(Build.sole(message, 'message').toString()) }
 
-    void error(CharSequence message) { throw new StepFailed(message.toString()) }
+    void error(message) { throw new StepFailed(Build.sole(message, 'message').toString()) }
 
-    void timeout(Map limit, Closure code) {
+    /** Only what Grammar lets stand in it. */
+    void script(Closure code) { run(code) }
+
+    void timeout(limit, Closure code) {
         new Steps(build, environment, Build.deadline(limit, deadline)).run(code)
     }
 
-    void withEnv(List<CharSequence> variables, Closure code) {
-        Map<String, String> more = variables.collectEntries { it.toString().split('=', 2).toList() }
-        new Steps(build, environment + more, deadline).run(code)
+    void withEnv(variables, Closure code) {
+        List<CharSequence> overrides = (List) Build.sole(variables, 'overrides')
+        within(overrides.collectEntries { it.toString().split('=', 2).toList() }, code)
+    }
+
+    private void within(Map<String, String> variables, Closure code) {
+        new Steps(build, Section.override(new LinkedHashMap(environment), variables), deadline).run(code)
     }
 
     Map usernamePassword(Map it) {
@@ -119,11 +135,10 @@ class Steps {
         [variables: [(it.variable): copy.toString()], secrets: [copy.toString()], file: copy]
     }
 
-    void withCredentials(List<Map> bindings, Closure code) {
+    void withCredentials(given, Closure code) {
+        List<Map> bindings = (List) Build.sole(given, 'bindings')
         try {
-            build.shell.masking(bindings*.secrets.flatten()) {
-                new Steps(build, environment + bindings*.variables.sum(), deadline).run(code)
-            }
+            build.shell.masking(bindings*.secrets.flatten()) { within(bindings*.variables.sum(), code) }
         } finally {
             bindings*.file.findAll().each { Files.delete(it); Files.delete(it.parent) }
         }

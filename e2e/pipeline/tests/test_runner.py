@@ -293,6 +293,7 @@ def test_the_next_build_finds_its_workspace_and_touches_only_what_has_changed(jo
     assert unchanged.stat().st_mtime_ns == before
 
 
+# What the runner does not know, and what Jenkins 2.568.2 refuses: both were run beside each other in November 2026.
 REFUSED = {
     "an unknown section": (
         pipeline(CHECKOUT).replace("agent any", "agent any\n tools { maven 'x' }"),
@@ -311,8 +312,8 @@ REFUSED = {
         "Jenkinsfile:3: unknown directive or step `retry` in options",
     ),
     "an unknown argument": (
-        pipeline("stage('A') { steps { sh(script: 'x', returnStdout: true) } }"),
-        "Jenkinsfile:5: unknown argument `returnStdout` of `sh`",
+        pipeline("stage('A') { steps { sh(script: 'x', returnStatus: true) } }"),
+        "Jenkinsfile:5: unknown argument `returnStatus` of `sh`",
     ),
     "an unknown binding": (
         pipeline("stage('A') { steps { withCredentials([sshUserPrivateKey(credentialsId: 'x')]) { sh 'x' } } }"),
@@ -337,6 +338,89 @@ REFUSED = {
         "Jenkinsfile:3: `agent` stands twice in pipeline",
     ),
     "no Groovy": ("pipeline {", "Jenkinsfile: 1: Unexpected input"),
+    "a number as text": (
+        pipeline(CHECKOUT, options="options { timeout(time: '90') }"),
+        "Jenkinsfile:3: `time` of `timeout` is of type Integer, which `90` is not",
+    ),
+    "text as a number": (
+        pipeline(CHECKOUT, options="options { buildDiscarder(logRotator(numToKeepStr: 50)) }"),
+        "Jenkinsfile:3: `numToKeepStr` of `logRotator` is of type String, which `50` is not",
+    ),
+    "an unknown unit": (
+        pipeline(CHECKOUT, options="options { timeout(time: 90, unit: 'MINUTE') }"),
+        "Jenkinsfile:3: `unit` of `timeout` is of type TimeUnit, which `MINUTE` is not",
+    ),
+    "a step without arguments": (pipeline("stage('A') { steps { sh() } }"), "Jenkinsfile:5: `sh` has no `script`"),
+    "a step with a label alone": (
+        pipeline("stage('A') { steps { sh(label: 'x') } }"),
+        "Jenkinsfile:5: `sh` has no `script`",
+    ),
+    "arguments without names": (
+        pipeline("stage('A') { steps { sh('a', 'b') } }"),
+        "Jenkinsfile:5: the arguments of `sh` need names: script, label, returnStdout",
+    ),
+    "an argument of an option that takes none": (
+        pipeline(CHECKOUT, options="options { timestamps(5) }"),
+        "Jenkinsfile:3: `timestamps` takes no arguments",
+    ),
+    "an option with a block": (
+        pipeline(CHECKOUT, options="options { timeout(5) { echo 'x' } }"),
+        "Jenkinsfile:3: `timeout` takes no block",
+    ),
+    "an empty environment": (pipeline(CHECKOUT, options="environment { }"), "Jenkinsfile:3: environment is empty"),
+    "empty options": (pipeline(CHECKOUT, options="options { }"), "Jenkinsfile:3: options is empty"),
+    "empty options of a stage": (
+        pipeline("stage('A') { options { }\n steps { sh 'x' } }"),
+        "Jenkinsfile:5: options of a stage is empty",
+    ),
+    "an empty post": (pipeline(CHECKOUT, "post { }"), "Jenkinsfile:8: post is empty"),
+    "an empty condition": (pipeline(CHECKOUT, "post { always { } }"), "Jenkinsfile:8: always is empty"),
+    "empty steps": (pipeline("stage('A') { steps { } }"), "Jenkinsfile:5: steps is empty"),
+    "an empty when": (pipeline("stage('A') { when { }\n steps { sh 'x' } }"), "Jenkinsfile:5: when is empty"),
+    "no stages": (pipeline(""), "Jenkinsfile:4: stages is empty"),
+    "two stages of one name": (
+        pipeline("stage('A') { steps { sh 'x' } }\n" * 2),
+        "Jenkinsfile:6: the stage `A` stands twice in stages",
+    ),
+    "a computed name": (
+        pipeline("stage(\"A ${X}\") { steps { sh 'x' } }", options="environment { X = 'x' }"),
+        "Jenkinsfile:5: the name of a stage is a literal string",
+    ),
+    "a stage without a name": (pipeline("stage { steps { sh 'x' } }"), "Jenkinsfile:5: `stage` has no `name`"),
+    "a variable twice": (
+        pipeline(CHECKOUT, options="environment { A = 'a'\n A = 'b' }"),
+        "Jenkinsfile:4: the variable `A` stands twice in environment",
+    ),
+    "a variable that no shell takes": (
+        pipeline(CHECKOUT, options="environment { A$B = 'a' }"),
+        "Jenkinsfile:3: `A$B` is not a name for a variable",
+    ),
+    "a method in a string": (
+        pipeline("stage('A') { steps { sh \"echo ${System.getenv('HOME')}\" } }"),
+        "Jenkinsfile:5: `System.getenv(HOME)` is not known here; Jenkins's sandbox refuses",
+    ),
+    "a method in environment": (
+        pipeline(CHECKOUT, options="environment { A = \"${System.getenv('HOME')}\" }"),
+        "Jenkinsfile:3: `System.getenv(HOME)` is not known here",
+    ),
+    "a property of a class": (
+        pipeline("stage('A') { steps { echo \"${System.out}\" } }"),
+        "Jenkinsfile:5: `System.out` is not known here",
+    ),
+    "a constructor": (
+        pipeline("stage('A') { steps { echo \"${new Date()}\" } }"),
+        "Jenkinsfile:5: `new Date()` is not known here",
+    ),
+    "other code in script": (
+        pipeline("stage('A') { steps { script { currentBuild.result = 'SUCCESS' } } }"),
+        "Jenkinsfile:5: only currentBuild.description = value may stand in script",
+    ),
+} | {
+    f"{option} in a stage": (
+        pipeline(f"stage('A') {{ options {{ {option} }}\n steps {{ sh 'x' }} }}"),
+        f"Jenkinsfile:5: unknown directive or step `{option.partition('(')[0]}` in options of a stage",
+    )
+    for option in ["disableConcurrentBuilds()", "buildDiscarder(logRotator(numToKeepStr: '5'))"]
 }
 
 
@@ -348,6 +432,73 @@ def test_what_it_does_not_know_is_refused_with_its_line_before_anything_runs(job
     assert built.returncode == 2
     assert complaint in built.stdout
     assert not (it.directory / "workspace").exists()
+
+
+TAKEN = {
+    "a timeout without names": "options { timeout(90) }\n steps { timeout(5) { echo 'here' } }",
+    "a timeout with a unit": "steps { timeout(time: 5, unit: 'HOURS') { echo 'here' } }",
+    "a script with a label": "steps { sh(script: 'echo here', label: 'says where') }",
+    "a message by its name": "steps { echo(message: 'here') }",
+    "variables by their name": "steps { withEnv(overrides: ['A=here']) { sh 'echo $A' } }",
+    "a block without steps": "steps { timeout(5) { }\n withEnv(['A=b']) { }\n echo 'here' }",
+    "a pattern by its name": "when { branch(pattern: 'main') }\n steps { echo 'here' }",
+    "options of a stage": "options { skipDefaultCheckout()\n timestamps() }\n steps { echo 'here' }",
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_what_jenkins_takes_is_taken(job, case):
+    built = job(pipeline(CHECKOUT + f"stage('A') {{ {TAKEN[case]} }}")).build()
+    assert built.returncode == 0, built.stdout
+    assert "\nhere\n" in built.stdout
+
+
+def test_an_empty_variable_does_not_exist_as_in_jenkins(job):
+    it = job(
+        pipeline(
+            CHECKOUT
+            + """stage('A') { steps {
+          withCredentials([usernamePassword(credentialsId: 'r', usernameVariable: 'U', passwordVariable: 'P')]) {
+            withEnv(['A=', 'B=b']) { sh 'echo "<${P-none} ${A-none} $B ${C-none} ${D-none}>"' }
+            echo "${P}"
+          } } }""",
+            options="environment { C = '' }",
+        )
+    )
+    it.credentials.write_text("r.username=jenkins\nr.password=\n")
+    built = it.build("main", "--env", "D=")
+    assert "<none none b none none>" in built.stdout
+    assert built.returncode == 1 and "ERROR: A: no variable `P`" in built.stdout
+
+
+def test_a_build_whose_checkout_is_explicit_has_no_variable_of_its_commit(job, monkeypatch):
+    monkeypatch.setenv("GIT_COMMIT", "of the build that runs these tests")
+    built = job(pipeline(CHECKOUT + "stage('A') { steps { sh 'echo \"<${GIT_COMMIT-none}>\"' } }")).build()
+    assert "<none>" in built.stdout
+
+
+def test_a_misspelt_variable_is_an_error_here_though_jenkins_writes_null(job):
+    built = job(pipeline(CHECKOUT, options='environment { TARGET = "${WORKSPACES}@target" }')).build()
+    assert built.returncode == 2
+    assert "no variable `WORKSPACES`; Jenkins would write `null`" in built.stdout
+
+
+def test_a_script_gives_the_build_a_description_which_the_log_says_last(job):
+    command = "sh(script: 'echo to the log >&2; printf done', returnStdout: true)"
+    stage = f"stage('A') {{ steps {{ script {{ currentBuild.description = {command} }} }} }}"
+    built = job(pipeline(CHECKOUT + stage)).build()
+    assert built.returncode == 0, built.stdout
+    assert "\nto the log\n" in built.stdout
+    assert built.stdout.endswith("\nDescription: done\nFinished: SUCCESS\n")
+
+
+def test_a_command_is_told_to_end_five_seconds_after_its_children(job):
+    child = "sh -c 'trap \"\" TERM; echo deaf=$(date +%s); exec sleep 60'"
+    script = f"trap 'echo told=$(date +%s)' TERM; {child} & wait; wait"
+    steps = f"timeout(time: 1, unit: 'SECONDS') {{ sh '''{script}''' }}"
+    built = job(pipeline(CHECKOUT + f"stage('A') {{ steps {{ {steps} }} }}")).build()
+    deaf, told = (int(re.search(rf"^{word}=(\d+)", built.stdout, re.MULTILINE).group(1)) for word in ["deaf", "told"])
+    assert 5 <= told - deaf <= 8, built.stdout
 
 
 @pytest.mark.parametrize(

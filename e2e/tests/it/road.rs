@@ -124,9 +124,11 @@ fn push(image: &str, commit: &str, routes: &str, component: &[u8]) {
         fs::copy(root().join(file), context.path().join(file)).expect("it is shipped");
     }
     let manifest = fs::read_to_string(root().join("spin.toml")).expect("it is shipped");
-    fs::write(context.path().join("spin.toml"), manifest.replace("/...", routes)).expect("the context can be written");
-    let path = context.path().join(COMPONENT);
+    let image_root = context.path().join("target/image"); // as road/image.sh lays it out
+    let path = image_root.join(COMPONENT);
     fs::create_dir_all(path.parent().expect("it is in a directory")).expect("the context can be written");
+    fs::create_dir(image_root.join(".spin")).expect("the context can be written");
+    fs::write(image_root.join("spin.toml"), manifest.replace("/...", routes)).expect("the context can be written");
     fs::write(path, component).expect("the context can be written");
     let commit = format!("COMMIT={commit}");
     run(Command::new("docker").args(["build", "--quiet", "--build-arg", &commit, "--tag", image]).arg(context.path()));

@@ -1,0 +1,74 @@
+//! One visit: who called, and the request as the visitor sent it.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use http::Method;
+use serde::{Serialize, Serializer};
+
+/// One visit, as the core sees it.
+pub struct Visit<'a> {
+    /// The address at the other end of the connection, where the server says it.
+    pub peer: Option<IpAddr>,
+    /// The method.
+    pub method: Method,
+    /// The request target (RFC 9112, section 3.2): the path, and the query if there is one.
+    pub target: String,
+    /// The visitor's own headers and no others.
+    pub headers: Headers,
+    /// Of a body longer than [`BODY_LIMIT`](crate::BODY_LIMIT), the first byte beyond is enough.
+    pub body: Vec<u8>,
+    /// Where the request was sent to. It is asked only where it is shown, because each answer is a call into the host.
+    pub origin: &'a dyn Fn() -> Origin,
+}
+
+/// The scheme and the authority of a request (RFC 3986, section 3), as far as the server says them.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// `http` or `https`.
+    pub scheme: Option<String>,
+    /// The host, and the port if there is one.
+    pub authority: Option<String>,
+}
+
+impl Visit<'_> {
+    pub(crate) fn path(&self) -> &str {
+        self.target.split_once('?').map_or(&self.target, |(path, _)| path)
+    }
+
+    pub(crate) fn query(&self) -> Option<&str> {
+        self.target.split_once('?').map(|(_, query)| query)
+    }
+}
+
+/// Names, in lower case as WASI hands them over, and values, in the order in which they arrived; as JSON, a list of pairs.
+/// A list, since a visitor sends few, and each is looked for once: a map would be built for every request.
+#[derive(Clone, Debug, Default)]
+pub struct Headers(pub Vec<(String, Vec<u8>)>);
+
+impl Headers {
+    /// All values of the header, as text.
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| text(value))
+    }
+
+    /// The first value of the header, as text.
+    pub(crate) fn value(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.values(name).next()
+    }
+
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), text(value)))
+    }
+}
+
+impl Serialize for Headers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.pairs())
+    }
+}
+
+/// HTTP allows any bytes from 0x80 on in a value; what is not UTF-8 is replaced.
+fn text(value: &[u8]) -> Cow<'_, str> {
+    // Not from_utf8_lossy alone, which takes three times as long for what is UTF-8.
+    str::from_utf8(value).map_or_else(|_| String::from_utf8_lossy(value), Cow::Borrowed)
+}

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Pushes what image.sh built as one image for every architecture, IMAGE:TAG, unless the registry has that tag already;
+# moves `latest` forward; writes the digest to target/reports/image.json: push.sh IMAGE TAG COMMIT
+#
+# REGISTRY_USER and REGISTRY_PASSWORD log in where they are set. Else Docker's own configuration does.
+set -euo pipefail
+shopt -s inherit_errexit
+image=$1 tag=$2 commit=$3
+report=target/reports/image.json
+
+fail() {
+  echo "push: $*" >&2
+  exit 1
+}
+
+# Docker keeps a password in its configuration, and the parts of an index beside it: both end with this script.
+configure() {
+  local own=${DOCKER_CONFIG:-$HOME/.docker} file
+  DOCKER_CONFIG=$(mktemp --directory)
+  export DOCKER_CONFIG
+  trap 'rm -r "$DOCKER_CONFIG"' EXIT
+  for file in config.json contexts; do
+    [ ! -e "$own/$file" ] || cp -R "$own/$file" "$DOCKER_CONFIG"
+  done
+  [ -n "${REGISTRY_USER:-}" ] || return 0
+  rm -f "$DOCKER_CONFIG/config.json" # a helper that it names would keep the password
+  # A name's first part is a registry if it looks like a host (distribution/reference, splitDockerDomain). Docker Hub's
+  # is left out.
+  local registry=${image%%/*}
+  case $registry in docker.io | index.docker.io) registry='' ;; *.* | *:* | localhost) ;; *) registry='' ;; esac
+  docker login --username "$REGISTRY_USER" --password-stdin ${registry:+"$registry"} <<<"${REGISTRY_PASSWORD:-}" ||
+    fail "the login to ${registry:-Docker Hub} as $REGISTRY_USER failed, so nothing was pushed; see Docker's words above"
+}
+
+# Whether the registry has IMAGE:$1. It is pulled, because the daemon passes on what the registry answered: "manifest
+# unknown" and "name unknown" are the registry's codes for what it does not have (distribution registry/api/errcode), and
+# "failed to resolve reference" ends with "not found" where a daemon with containerd's image store got a 404.
+# `docker manifest inspect` says "no such manifest" of a refused login and of many a 5xx, too (docker/cli
+# registryclient/fetcher.go, continueOnError). Anything else is not known, and not known is no reason to push.
+in_registry() {
+  local said
+  if said=$(timeout 60 docker pull --platform linux/amd64 "$image:$1" 2>&1); then
+    digest=$(sed -n 's/^Digest: //p' <<<"$said")
+    return 0
+  fi
+  case $said in
+    *"not found: manifest unknown"* | *"not found: name unknown"*) return 1 ;;
+    *"failed to resolve reference \""*"\": $image:$1: not found") return 1 ;;
+  esac
+  fail "it is not known whether the registry has $image:$1, so nothing was pushed. Docker says: ${said:-nothing for 60 s}"
+}
+
+# Makes IMAGE:$1 of the manifests with the digests that follow.
+push_index() {
+  docker manifest create "$image:$1" "${@:2}" >/dev/null
+  docker manifest push "$image:$1"
+}
+
+push_commit() {
+  local architecture said manifests=()
+  for architecture in amd64 arm64; do
+    said=$(docker push "$image:$tag-$architecture")
+    manifests+=("$image@$(sed -n 's/.* digest: \(sha256:[0-9a-f]*\) .*/\1/p' <<<"$said")")
+  done
+  digest=$(push_index "$tag" "${manifests[@]}")
+}
+
+# Unless it names this commit, a newer one, or one of another history.
+move_latest() {
+  local there manifests
+  if in_registry latest; then
+    there=$(docker image inspect --format '{{index .Config.Labels "org.opencontainers.image.revision"}}' "$image:latest")
+    [ "$there" != "$commit" ] || return 0
+    git merge-base --is-ancestor "$there" "$commit" 2>/dev/null || {
+      echo "push: latest stays at commit ${there:-unknown}, which is not older than $tag" >&2
+      return 0
+    }
+  fi
+  mapfile -t manifests < <(docker manifest inspect "$image:$tag" | sed -n 's|.*"digest": "\(.*\)".*|'"$image"'@\1|p')
+  push_index latest "${manifests[@]}" >/dev/null
+}
+
+mkdir -p "${report%/*}"
+rm -f "$report"
+[ -z "$(git status --porcelain --untracked-files=no)" ] || fail "the tree differs from commit $tag: commit first"
+configure
+if in_registry "$tag"; then
+  echo "push: $image:$tag is in the registry already; it stays as it is" >&2
+else
+  push_commit
+fi
+pushed=$digest
+move_latest
+printf '{"image": "%s:%s", "digest": "%s"}\n' "$image" "$tag" "$pushed" >"$report"
+echo "push: $image:$tag@$pushed" >&2
