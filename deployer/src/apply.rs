@@ -14,7 +14,7 @@ use crate::commit::{Commit, short};
 use crate::follow;
 use crate::outcome::{Ending, Reason};
 use crate::report::Run;
-use crate::revision;
+use crate::revision::{self, AVAILABLE};
 use crate::target::Target;
 use crate::template::{Document, Documents};
 use crate::watch::Watch;
@@ -88,6 +88,7 @@ pub(crate) async fn apply(
         apply.judge(before.as_ref(), run)?;
         if let Some(before) = &before {
             leave_replicas(documents, before, autoscaler.as_deref(), (attempt == 0).then_some(&*run));
+            documents.deployment.note(AVAILABLE, note(before, watch, (cluster, commit)));
         }
         if attempt == 0 {
             apply.dry_run(documents, &live, run).await?;
@@ -303,6 +304,16 @@ fn leave_replicas(documents: &mut Documents, before: &Deployment, autoscaler: Op
         run.output.say(&format!("{why}: they stay at {replicas}"));
     }
     documents.deployment.leave_replicas_at(replicas);
+}
+
+/// Which revision a rollback may go back to, once this one is replaced; the same commit replaces none.
+fn note(before: &Deployment, watch: &mut Watch, (cluster, commit): (&Cluster, &Commit)) -> Option<String> {
+    while watch.take().is_some() {}
+    let replica_sets = watch.snapshot(cluster.now()).replica_sets;
+    if revision::commit(before) == Some(commit.as_str()) {
+        return before.annotations().get(AVAILABLE).cloned();
+    }
+    revision::last_available(before, &replica_sets)
 }
 
 /// Somebody applied something else meanwhile.

@@ -139,7 +139,8 @@ impl Checks<'_> {
         let said = end.and_then(|end| end.message.clone()).unwrap_or_default();
         let events = self.events_of(pod);
         let killer = events.and_then(|events| killer(events, &status.name));
-        let mut is_told = true;
+        // What has killed it, only events tell.
+        let is_told = events.is_some() || killed > 0;
         let cause = if killed > 0 {
             Cause::OutOfMemory { at, limit, restarts }
         } else if let Some((None, said)) = killer {
@@ -151,7 +152,6 @@ impl Checks<'_> {
         {
             Cause::ShimEnded { at, limit, restarts }
         } else {
-            is_told = events.is_some() || !may_be_killed(pod, &status.name);
             Cause::Crash { at, code: end.map(|end| end.exit_code), restarts, said }
         };
         if settled && is_told { Finding::Doomed(cause) } else { Finding::Doubt(cause, None) }
@@ -193,7 +193,10 @@ impl Checks<'_> {
             return Finding::Unclear(scheduled + PATIENCE);
         };
         let is_news = |event: &Event| {
-            self.target.begun.is_none_or(|begun| pod::last_seen(event).is_none_or(|seen| seen >= begun))
+            // Timestamps have whole seconds.
+            let (begun, seen) = (self.target.begun, pod::last_seen(event));
+            self.target.made(pod)
+                || begun.is_none_or(|begun| seen.is_none_or(|seen| seen.as_second() >= begun.as_second()))
         };
         let of = |reasons: &'static [&str]| {
             let named = |event: &Event| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason));
@@ -316,14 +319,6 @@ fn refusal(deployment: &Deployment, set: Option<&ReplicaSet>, now: Timestamp) ->
     let refused = progressing.reason.as_deref() == Some("ReplicaSetCreateError");
     let since = progressing.last_update_time.as_ref().map_or(now, |time| time.0);
     refused.then(|| (progressing.message.clone().unwrap_or_default(), since))
-}
-
-/// Whether something other than itself may end the container, which only events tell.
-fn may_be_killed(pod: &Pod, name: &str) -> bool {
-    pod::container(pod, name).is_some_and(|container| {
-        let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
-        container.liveness_probe.is_some() || container.startup_probe.is_some() || hook.is_some()
-    })
 }
 
 /// What has killed a container by its pod's events, and in what words: a probe, or (None) its postStart hook.

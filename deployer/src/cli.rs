@@ -133,3 +133,22 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => Err("it must be greater than zero".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn what_help_says_is_pinned() {
+        let mut command = Cli::command();
+        command.build();
+        let mut text = command.render_help().to_string();
+        for subcommand in command.get_subcommands_mut().filter(|subcommand| subcommand.get_name() != "help") {
+            let help = subcommand.render_help();
+            text = format!("{text}\n--- {}\n{help}", subcommand.get_name());
+        }
+        insta::assert_snapshot!("help", text);
+    }
+}

@@ -153,6 +153,7 @@ impl Cluster {
     fn is_worth_repeating(&self, error: &Error, method: &Method, attempt: u32, deadline: Instant) -> bool {
         let is_late = Instant::now() >= deadline;
         match error {
+            Error::Api(status) if status.message.contains("typed patch object") => false, // of a document that is wrong
             Error::Api(status) if status.code == 429 || status.code >= 500 => {
                 if self.changed {
                     !is_late
@@ -266,10 +267,7 @@ impl Cluster {
     /// Has the server check the document, strictly, as if it were written over `live`, by the verb that will write it.
     /// Returns the fields that the write takes from others.
     pub(crate) async fn dry_run(&self, document: &Document, live: Option<&ObjectMeta>) -> kube::Result<Vec<Taken>> {
-        let Some(live) = live else {
-            self.create(document, true).await?;
-            return Ok(Vec::new());
-        };
+        let Some(live) = live else { return self.dry_create(document).await };
         let parameters = PatchParams::apply(MANAGER).force().dry_run().validation_strict();
         let patch = Patch::Apply(document.object(None));
         let request = self.request_of(&document.resource()).patch(document.name(), &parameters, &patch);
@@ -283,12 +281,17 @@ impl Cluster {
                     && !status.message.contains("immutable")
                     && managed_fields::migrated(managed).is_some() =>
             {
-                match self.create(document, true).await {
-                    Err(Error::Api(status)) if status.code == 409 => Ok(Vec::new()),
-                    created => created.map(|_| Vec::new()),
-                }
+                self.dry_create(document).await
             }
             Err(error) => Err(error),
+        }
+    }
+
+    async fn dry_create(&self, document: &Document) -> kube::Result<Vec<Taken>> {
+        match self.create(document, true).await {
+            // It is there, by now or anyhow. A write would be judged anew.
+            Err(Error::Api(status)) if status.code == 409 => Ok(Vec::new()),
+            created => created.map(|_| Vec::new()),
         }
     }
 
@@ -340,14 +343,6 @@ impl Cluster {
         let name = object.metadata.name.as_deref().unwrap_or_default();
         let body = serde_json::to_vec(object).map_err(Error::SerdeError)?;
         self.ask(self.request::<Deployment>().replace(name, &parameters, body)).await
-    }
-
-    /// Notes on the Deployment, and on nothing that pods are made from, that `value` is so.
-    pub(crate) async fn annotate(&self, name: &str, key: &str, value: &str) -> kube::Result<()> {
-        let patch = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
-        // Another manager than that of the applies, so that none of them takes the note away.
-        let parameters = PatchParams { field_manager: Some("deployer-note".to_owned()), ..PatchParams::default() };
-        self.ask::<Deployment>(self.request::<Deployment>().patch(name, &parameters, &patch)).await.map(|_| ())
     }
 
     /// The autoscaler that owns the Deployment's replicas, by name.

@@ -13,7 +13,7 @@ use crate::outcome::{Ending, Reason};
 use crate::output::seconds;
 use crate::proof::prove;
 use crate::report::Run;
-use crate::revision::{self, AVAILABLE};
+use crate::revision;
 use crate::rollback::{timed_out, undo_failure};
 use crate::rollout::Trouble;
 use crate::template::{self, Documents};
@@ -95,20 +95,11 @@ pub(crate) async fn deploy(
     }
 }
 
-/// Proved, and noted for a rollback to come.
+/// Proved, and said.
 async fn done(cluster: &Cluster, request: &Request, followed: &Followed, run: &mut Run) -> Result<Ending, Ending> {
     let (commit, image) = (request.commit.as_str(), request.image.as_str());
     prove(cluster, &followed.assessment.ready, (commit, image), run).await?;
     let name = run.deployment.clone().unwrap_or_default();
-    let noted = followed.seen.deployment.as_ref().and_then(|live| live.metadata.annotations.as_ref()?.get(AVAILABLE));
-    if followed.assessment.desired > 0
-        && noted.is_none_or(|noted| noted != commit)
-        && let Err(error) = cluster.annotate(&name, AVAILABLE, commit).await
-    {
-        let why = cluster.explain(&error);
-        run.output
-            .warn(&format!("a later rollback may not find this revision, it could not be noted as available: {why}"));
-    }
     let sight = run.sight.clone().unwrap_or_default();
     let (serving, replaced) = (sight.serving_after.unwrap_or_default(), sight.replaced_after.unwrap_or_default());
     let times = format!("serving after {serving:.1} s, replaced after {replaced:.1} s");

@@ -64,7 +64,8 @@ pub(crate) async fn diagnose(
     run.commands.extend(commands.iter().map(|command| ("look", place.kubectl(command))));
 }
 
-fn headline(pod: &Pod, cause: &Cause) -> String {
+/// The pod's own state, in a line.
+pub(crate) fn headline(pod: &Pod, cause: &Cause) -> String {
     let mut text = format!("pod {}", pod::located(pod));
     let status = container(pod, cause).or_else(|| {
         pod::container_statuses(pod).find(|status| !matches!(pod::waiting(status).0, "" | "PodInitializing"))
@@ -75,7 +76,7 @@ fn headline(pod: &Pod, cause: &Cause) -> String {
         let ended = state.terminated.as_ref().and_then(|ended| ended.reason.clone());
         waiting.or(ended).or_else(|| state.running.as_ref().map(|_| "running, not ready".to_owned()))
     });
-    let is_new = |said: &&str| !cause.to_string().contains(said);
+    let is_new = |said: &&str| matches!(cause, Cause::Gate { .. }) || !cause.to_string().contains(said);
     for part in reason.as_deref().into_iter().chain(cause.said().filter(is_new)) {
         text = format!("{text}: {part}");
     }

@@ -62,6 +62,60 @@ pub(crate) enum Reason {
     Terminated,
 }
 
+#[cfg(test)]
+impl Reason {
+    pub(crate) const ALL: [Self; 48] = [
+        Self::ImageMissing,
+        Self::ImageNameInvalid,
+        Self::ImageNeverPulled,
+        Self::PullRefused,
+        Self::PullFailed,
+        Self::ConfigMissing,
+        Self::RunsAsRoot,
+        Self::CannotStart,
+        Self::CrashLoop,
+        Self::OutOfMemory,
+        Self::StartFailedOrOutOfMemory,
+        Self::LivenessProbeFailed,
+        Self::StartupProbeFailed,
+        Self::PostStartHookFailed,
+        Self::VolumeNotMounted,
+        Self::RuntimeClassMissing,
+        Self::HandlerMissing,
+        Self::SandboxFailed,
+        Self::PodRejected,
+        Self::QuotaExceeded,
+        Self::PodForbidden,
+        Self::WebhookUnreachable,
+        Self::Unschedulable,
+        Self::NeverReady,
+        Self::ReadinessGate,
+        Self::ProgressDeadlineExceeded,
+        Self::DeploymentDeleted,
+        Self::ImageChanged,
+        Self::InvalidInput,
+        Self::Paused,
+        Self::ApiServerUnreachable,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::DocumentRefused,
+        Self::DeploymentMissing,
+        Self::KubeconfigInvalid,
+        Self::CredentialPluginFailed,
+        Self::NoEarlierRevision,
+        Self::NotNewer,
+        Self::Superseded,
+        Self::Contested,
+        Self::RollbackFailed,
+        Self::WrongCommit,
+        Self::WrongDigest,
+        Self::TimedOut,
+        Self::AccessLost,
+        Self::Interrupted,
+        Self::Terminated,
+    ];
+}
+
 impl Reason {
     /// The exit code, and the word that the verdict begins with. As documented in `--help`.
     fn class(self) -> (u8, &'static str) {

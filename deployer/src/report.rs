@@ -64,13 +64,16 @@ impl Sight {
         let of = self.desired;
         let parts: Vec<String> = pod::serving(&self.pods)
             .into_iter()
-            .map(|(commit, count)| format!("{} on {count} of {of} pods", short(commit)))
+            .map(|(commit, count)| match of {
+                0 => format!("{} on {count} {}", short(commit), if count == 1 { "pod" } else { "pods" }),
+                of => format!("{} on {count} of {of} pods", short(commit)),
+            })
             .collect();
         if parts.is_empty() {
             return "nothing: no pod is ready".to_owned();
         }
         let enough = usize::try_from(of).unwrap_or_default().max(self.at_first);
-        let always = self.fewest.is_some_and(|fewest| fewest > 0 && fewest >= enough);
+        let always = self.fewest.is_some_and(|fewest| of > 0 && fewest > 0 && fewest >= enough);
         format!("{}{}", parts.join(", "), if always { "; never seen fewer" } else { "" })
     }
 }
@@ -188,5 +191,44 @@ impl Run {
             evidence: self.evidence.clone(),
             rollback: self.rollback.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::outcome::Reason;
+
+    #[test]
+    fn the_document_of_every_outcome_is_as_its_schema_describes_it() {
+        let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/deployer-report.schema.json");
+        let schema: Value = serde_json::from_str(&std::fs::read_to_string(schema).unwrap()).unwrap();
+        let reasons = schema["properties"]["reason"]["enum"].as_array().unwrap().clone();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let pod = json!({"metadata": {"name": "web-1", "annotations": {COMMIT: "3f9c"}}, "spec": {"containers": []}});
+        let full = Run {
+            place: Some(Place { context: None, namespace: "web".to_owned() }),
+            sight: Some(Sight {
+                pods: vec![Arc::new(serde_json::from_value(pod).unwrap())],
+                serving_after: Some(1.5),
+                ..Sight::default()
+            }),
+            rollback: Some(Rollback { outcome: "none", commit: None, cause: Some("there is none".to_owned()) }),
+            evidence: vec!["pod web-1".to_owned()],
+            ..Run::start()
+        };
+        let mut words = vec![Value::Null];
+        for run in [Run::start(), full] {
+            let endings = Reason::ALL.iter().map(|&reason| Ending::new(reason, "why"));
+            for ending in endings.chain([Ending::done("all is well")]) {
+                let document = serde_json::to_value(run.document(&ending)).unwrap();
+                let errors: Vec<String> = validator.iter_errors(&document).map(|error| error.to_string()).collect();
+                assert!(errors.is_empty(), "{document}: {errors:?}");
+                words.push(document["reason"].clone());
+            }
+        }
+        assert!(reasons.iter().all(|reason| words.contains(reason)), "the schema has a word that nothing says");
     }
 }

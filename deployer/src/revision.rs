@@ -1,6 +1,6 @@
 //! Revisions: what a Deployment's pod template was and is, each kept in a `ReplicaSet` with its pods.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -15,10 +15,10 @@ pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
 /// The label that the controller adds to the pod template of each `ReplicaSet`.
 pub(crate) const HASH: &str = "pod-template-hash";
 
-/// On a Deployment: the commit of the last rollout that was done. Its controller copies it to the `ReplicaSet` of that
-/// revision, where it stays: so it can be told later which revisions were ever available.
+/// On a Deployment: the name of the last `ReplicaSet` that was available before its present one. The controller copies it
+/// to that one, where it stays: so it can be told later which revisions were ever available.
 /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/controller/deployment/util/deployment_util.go>
-pub(crate) const AVAILABLE: &str = "request-info.dev/available-commit";
+pub(crate) const AVAILABLE: &str = "request-info.dev/last-available";
 
 /// What the Deployment's pod template says of its commit.
 pub(crate) fn commit(deployment: &Deployment) -> Option<&str> {
@@ -79,21 +79,28 @@ fn number(metadata: &ObjectMeta) -> Option<u64> {
     annotation(metadata, REVISION)?.parse().ok()
 }
 
+/// The name of the last revision that was available, the present one included.
+pub(crate) fn last_available(deployment: &Deployment, replica_sets: &[Arc<ReplicaSet>]) -> Option<String> {
+    let conditions = deployment.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let was_complete = conditions.iter().any(|condition| condition.reason.as_deref() == Some("NewReplicaSetAvailable"));
+    let is_available = |set: &&ReplicaSet| was_complete || available(set) > 0 && available(set) >= replicas(deployment);
+    let current = current(deployment, replica_sets).filter(is_available).and_then(|set| set.metadata.name.clone());
+    current.or_else(|| annotation(&deployment.metadata, AVAILABLE).map(str::to_owned))
+}
+
+fn available(set: &ReplicaSet) -> i32 {
+    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or_default()
+}
+
 /// The revision to roll back to: of the others one that has available pods, else the newest that was ever available.
 pub(crate) fn previous<'a>(deployment: &Deployment, replica_sets: &'a [Arc<ReplicaSet>]) -> Option<&'a ReplicaSet> {
     let current = self::current(deployment, replica_sets).and_then(|set| set.metadata.uid.as_ref());
-    let last = annotation(&deployment.metadata, AVAILABLE);
+    let noted = own(deployment, replica_sets).map(|set| &set.metadata).chain([&deployment.metadata]);
+    let noted: HashSet<&str> = noted.filter_map(|metadata| annotation(metadata, AVAILABLE)).collect();
+    let was_available = |set: &ReplicaSet| set.metadata.name.as_deref().is_some_and(|name| noted.contains(name));
     own(deployment, replica_sets)
-        .filter(|set| set.metadata.uid.as_ref() != current)
-        .filter_map(|set| {
-            let is_available = set.status.as_ref().is_some_and(|status| status.available_replicas > Some(0));
-            let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref()?.metadata.as_ref());
-            let commit = template.and_then(|metadata| annotation(metadata, COMMIT));
-            let was_available = commit.is_some() && [last, annotation(&set.metadata, AVAILABLE)].contains(&commit);
-            (is_available || was_available).then_some(((is_available, number(&set.metadata)), set))
-        })
-        .max_by_key(|(rank, _)| *rank)
-        .map(|(_, set)| set)
+        .filter(|set| set.metadata.uid.as_ref() != current && (available(set) > 0 || was_available(set)))
+        .max_by_key(|set| (available(set) > 0, number(&set.metadata)))
 }
 
 /// Whose an object is: its controller.

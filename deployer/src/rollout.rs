@@ -20,6 +20,8 @@ const OVERSTAY: SignedDuration = SignedDuration::from_secs(30);
 pub(crate) struct Snapshot {
     /// None if there is none, or no longer.
     pub(crate) deployment: Option<Arc<Deployment>>,
+    /// The uids of all Deployments of this name that were ever there; a watch may lag behind the apply that made one.
+    pub(crate) known: Vec<String>,
     /// Those that the Deployment's selector finds.
     pub(crate) replica_sets: Vec<Arc<ReplicaSet>>,
     /// Those that the Deployment's selector finds.
@@ -106,7 +108,9 @@ pub(crate) fn assess(target: &Target, seen: &Snapshot, now: Timestamp) -> Assess
         found.metadata.uid.as_ref() == Some(&target.uid) && found.metadata.deletion_timestamp.is_none()
     };
     let Some(deployment) = seen.deployment.as_deref().filter(is_ours) else {
-        return Assessment { own, verdict: Verdict::Failed(Box::new(Cause::Deleted.into())), ..Assessment::default() };
+        let was_there = seen.known.contains(&target.uid);
+        let verdict = if was_there { Verdict::Failed(Box::new(Cause::Deleted.into())) } else { Verdict::Wait };
+        return Assessment { own, verdict, ..Assessment::default() };
     };
     let generation = deployment.metadata.generation.unwrap_or_default();
     let paused = deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true);
@@ -286,7 +290,11 @@ impl Rollout<'_> {
             Finding::Doubt(cause, _) | Finding::Doomed(cause) => {
                 matches!(
                     cause,
-                    Cause::Unschedulable { .. } | Cause::Crash { .. } | Cause::Sandbox { .. } | Cause::Mount { .. }
+                    Cause::Unschedulable { .. }
+                        | Cause::Crash { .. }
+                        | Cause::ShimEnded { .. }
+                        | Cause::Sandbox { .. }
+                        | Cause::Mount { .. }
                 )
             }
             Finding::Fine => false,

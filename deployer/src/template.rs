@@ -97,6 +97,14 @@ impl Document {
         value
     }
 
+    /// Has this annotation applied, or none of this name.
+    pub(crate) fn note(&mut self, key: &str, text: Option<String>) {
+        if let Some(annotations) = self.value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+            annotations.remove(key);
+            annotations.extend(text.map(|text| (key.to_owned(), text.into())));
+        }
+    }
+
     /// Whether it says how many pods are to run.
     pub(crate) fn states_replicas(&self) -> bool {
         !self.value["spec"]["replicas"].is_null()

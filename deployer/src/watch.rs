@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Watch {
     name: String,
     api: Api<Event>,
+    known: Vec<String>,
     deployments: Store<Deployment>,
     replica_sets: Store<ReplicaSet>,
     pods: Store<Pod>,
@@ -65,6 +66,7 @@ impl Watch {
         let mut watch = Self {
             name: name.to_owned(),
             api: cluster.api(),
+            known: Vec::new(),
             deployments,
             replica_sets,
             pods,
@@ -122,8 +124,12 @@ impl Watch {
         }
         self.leaving = leaving;
         let events = self.suspect.as_ref().filter(|suspect| suspect.complete);
+        let deployment = self.deployments.find(|deployment| deployment.name_any() == self.name);
+        let uid = deployment.as_ref().and_then(|deployment| deployment.metadata.uid.clone());
+        self.known.extend(uid.filter(|uid| !self.known.contains(uid)));
         Snapshot {
-            deployment: self.deployments.find(|deployment| deployment.name_any() == self.name),
+            deployment,
+            known: self.known.clone(),
             replica_sets: self.replica_sets.state(),
             pods,
             events: events.map(|suspect| {

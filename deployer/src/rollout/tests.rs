@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::commit::COMMIT;
+use crate::diagnosis::headline;
+use crate::outcome::Ending;
 use crate::pod::{ready_since, serving};
+use crate::report::{Run, Sight};
 use crate::revision::{AVAILABLE, HASH, REVISION, previous};
 
 const COMMIT_NEW: &str = "3f9c2ab17d043f9c2ab17d043f9c2ab17d043f9c";
@@ -140,6 +143,7 @@ impl Scene {
                 .events
                 .as_ref()
                 .map(|events| (uid.to_owned(), events.iter().map(|event| Arc::new(typed(event))).collect())),
+            known: vec!["deployment".to_owned()],
             room_since: self.room_since.map(time),
         }
     }
@@ -251,7 +255,10 @@ fn what_is_certain_fails_long_before_the_deadline_and_what_is_not_waits() {
         ),
         ("nocm", r#"failed: container app of pod new-0 cannot be configured: configmap "missing" not found"#),
         ("nodns", "wait"),
-        ("nohandler", r#"failed: the sandbox of pod new-0 on node-a cannot be created:  for "nothere" is configured"#),
+        (
+            "nohandler",
+            r#"failed: the sandbox of pod new-0 on node-a cannot be created: no runtime for "nothere" is configured"#,
+        ),
         (
             "nonroot",
             "failed: container app of pod new-0 cannot be configured: container has runAsNonRoot and image will run as root",
@@ -319,6 +326,8 @@ const CASES: &[Case] = &[
         change: |scene| scene.target.generation = 2 },
     Case { what: "deleted", now: SOON, verdict: "failed: the Deployment was deleted", warns: "",
         change: |scene| scene.deployment = Value::Null },
+    Case { what: "a watch behind the creation", now: SOON, verdict: "wait", warns: "",
+        change: |scene| { scene.deployment = Value::Null; scene.target.uid = "new".into(); } },
     Case { what: "deleted and made again by somebody", now: SOON, verdict: "failed: the Deployment was deleted", warns: "",
         change: |scene| scene.deployment["metadata"]["uid"] = "other".into() },
     Case { what: "another commit", now: SOON, verdict: "superseded: commit 81be09aa43f1", warns: "",
@@ -492,26 +501,24 @@ fn what_serves_is_counted_by_commit() {
 
 #[test]
 fn the_revision_to_roll_back_to_is_one_that_serves_else_the_newest_that_was_ever_available() {
-    // `was` is the commit that the Deployment noted as available while this was its revision.
-    let other = |name: &str, revision: &str, available: i32, was: &str| {
+    // `after`: the one that was available before this one.
+    let other = |name: &str, revision: &str, available: i32, after: &str| {
         let mut set = set(name, revision, &json!({"replicas": available, "availableReplicas": available}));
-        set["spec"]["template"] = json!({"metadata": {"annotations": {COMMIT: name}}});
-        set["metadata"]["annotations"][AVAILABLE] = was.into();
+        set["metadata"]["annotations"][AVAILABLE] = after.into();
         set
     };
     for (what, others, last, chosen) in [
         ("none", vec![], "", None),
         ("one that never was", vec![other("a", "1", 0, "")], "", None),
-        ("one of another's fame", vec![other("b", "2", 0, "a")], "", None),
-        ("one that was", vec![other("a", "1", 0, "a")], "", Some("a")),
-        ("one that was, and has it from the Deployment alone", vec![other("a", "1", 0, "")], "a", Some("a")),
+        ("one that was", vec![other("a", "1", 0, "")], "a", Some("a")),
+        ("one that was, and one that was not", vec![other("a", "1", 0, ""), other("b", "2", 0, "a")], "a", Some("a")),
         (
             "the newest that was",
-            vec![other("a", "9", 0, "a"), other("b", "10", 0, "b"), other("c", "12", 0, "b")],
+            vec![other("a", "9", 0, ""), other("b", "10", 0, "a"), other("c", "12", 0, "b")],
             "b",
             Some("b"),
         ),
-        ("one that serves", vec![other("a", "1", 3, ""), other("b", "9", 0, "b")], "b", Some("a")),
+        ("one that serves", vec![other("a", "1", 3, ""), other("b", "9", 0, "")], "b", Some("a")),
     ] {
         let mut scene = Scene::healthy();
         scene.deployment["metadata"]["annotations"] = json!({REVISION: "11", AVAILABLE: last});
@@ -528,6 +535,25 @@ fn the_revision_to_roll_back_to_is_one_that_serves_else_the_newest_that_was_ever
 }
 
 #[test]
+fn the_last_available_revision_is_the_present_one_once_its_rollout_is_complete() {
+    let complete =
+        json!({"conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]});
+    for (what, status, available, last) in [
+        ("complete", &complete, 0, Some("new")),
+        ("available", &json!({}), 1, Some("new")),
+        ("neither", &json!({}), 0, Some("earlier")),
+    ] {
+        let mut scene = Scene::healthy();
+        scene.deployment["status"] = status.clone();
+        scene.deployment["metadata"]["annotations"][AVAILABLE] = "earlier".into();
+        scene.sets[0]["status"]["availableReplicas"] = available.into();
+        let seen = scene.snapshot();
+        let found = crate::revision::last_available(seen.deployment.as_deref().unwrap(), &seen.replica_sets);
+        assert_eq!(found.as_deref(), last, "{what}");
+    }
+}
+
+#[test]
 fn the_revision_before_is_not_taken_for_this_one_while_the_controller_has_only_scaled() {
     let mut scene = Scene::healthy();
     scene.old_pod(None);
@@ -538,4 +564,34 @@ fn the_revision_before_is_not_taken_for_this_one_while_the_controller_has_only_s
     let assessment = scene.assess(SOON);
     assert!(matches!(assessment.verdict, Verdict::Wait), "{:?}", assessment.verdict);
     assert_eq!(assessment.old, 1);
+}
+
+/// What a person reads of a rollout that stands so.
+fn verdict(scene: &Scene, now: &str) -> String {
+    let assessment = scene.assess(now);
+    let (own, desired) = (assessment.own, assessment.desired);
+    let sight = Sight { pods: own, desired, fewest: Some(1), ..Sight::default() };
+    let mut run = Run { sight: Some(sight), ..Run::start() };
+    let ending = match &assessment.verdict {
+        Verdict::Failed(trouble) => {
+            run.evidence.extend(trouble.pod.as_deref().map(|pod| headline(pod, &trouble.cause)));
+            Ending::new(trouble.cause.reason(), trouble.to_string())
+        }
+        verdict => Ending::done(format!("{verdict:?}, {} doubts", assessment.doubts.len())),
+    };
+    let reason = ending.reason.map_or_else(|| "-".to_owned(), |reason| reason.to_string());
+    format!("[{reason}]\n{}\n", run.verdict(&ending).join("\n"))
+}
+
+#[test]
+fn the_verdict_of_each_cause_is_pinned() {
+    let observed = OBSERVED.iter().map(|(name, text)| (*name, verdict(&Scene::observed(text), "2026-11-23T08:38:00Z")));
+    let constructed = CASES.iter().map(|case| {
+        let mut scene = Scene::healthy();
+        (case.change)(&mut scene);
+        (case.what, verdict(&scene, case.now))
+    });
+    let blocks = observed.chain(constructed).filter(|(_, text)| !text.starts_with("[-]"));
+    let blocks: Vec<String> = blocks.map(|(name, text)| format!("# {name}\n{text}")).collect();
+    insta::assert_snapshot!("verdicts", blocks.join("\n"));
 }
