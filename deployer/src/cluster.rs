@@ -423,7 +423,8 @@ impl Cluster {
                     "the API server does not know {kind} of {version} as a kind of objects in a namespace, which the template has as {name}: kubectl api-resources"
                 ),
             ),
-            Error::Api(status) if status.code >= 500 && status.message.contains("webhook") => Ending::new(
+            // Also what server-side apply says of fields that it does not know.
+            Error::Api(status) if status.code == 500 => Ending::new(
                 Reason::DocumentRefused,
                 format!("the dry run of {kind} {name} was refused: {}", status.message),
             ),

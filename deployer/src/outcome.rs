@@ -2,142 +2,57 @@
 
 use std::fmt;
 
-/// Why a run did not end with what was asked for. The names are the words of the document's `reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "each is explained by the sentence of its cause")]
-pub(crate) enum Reason {
-    // The rollout failed.
-    ImageMissing,
-    ImageNameInvalid,
-    ImageNeverPulled,
-    PullRefused,
-    PullFailed,
-    ConfigMissing,
-    RunsAsRoot,
-    CannotStart,
-    CrashLoop,
-    OutOfMemory,
-    StartFailedOrOutOfMemory,
-    LivenessProbeFailed,
-    StartupProbeFailed,
-    PostStartHookFailed,
-    VolumeNotMounted,
-    RuntimeClassMissing,
-    HandlerMissing,
-    SandboxFailed,
-    PodRejected,
-    QuotaExceeded,
-    PodForbidden,
-    WebhookUnreachable,
-    Unschedulable,
-    NeverReady,
-    ReadinessGate,
-    ProgressDeadlineExceeded,
-    DeploymentDeleted,
-    ImageChanged,
-    // Nothing was sent.
-    InvalidInput,
-    Paused,
-    // Nothing was changed.
-    ApiServerUnreachable,
-    Unauthorized,
-    Forbidden,
-    DocumentRefused,
-    DeploymentMissing,
-    KubeconfigInvalid,
-    CredentialPluginFailed,
-    NoEarlierRevision,
-    // Another commit has precedence.
-    NotNewer,
-    Superseded,
-    Contested,
-    // Look at once.
-    RollbackFailed,
-    WrongCommit,
-    WrongDigest,
-    // The rollout continues.
-    TimedOut,
-    AccessLost,
-    Interrupted,
-    Terminated,
-}
-
-#[cfg(test)]
-impl Reason {
-    pub(crate) const ALL: [Self; 48] = [
-        Self::ImageMissing,
-        Self::ImageNameInvalid,
-        Self::ImageNeverPulled,
-        Self::PullRefused,
-        Self::PullFailed,
-        Self::ConfigMissing,
-        Self::RunsAsRoot,
-        Self::CannotStart,
-        Self::CrashLoop,
-        Self::OutOfMemory,
-        Self::StartFailedOrOutOfMemory,
-        Self::LivenessProbeFailed,
-        Self::StartupProbeFailed,
-        Self::PostStartHookFailed,
-        Self::VolumeNotMounted,
-        Self::RuntimeClassMissing,
-        Self::HandlerMissing,
-        Self::SandboxFailed,
-        Self::PodRejected,
-        Self::QuotaExceeded,
-        Self::PodForbidden,
-        Self::WebhookUnreachable,
-        Self::Unschedulable,
-        Self::NeverReady,
-        Self::ReadinessGate,
-        Self::ProgressDeadlineExceeded,
-        Self::DeploymentDeleted,
-        Self::ImageChanged,
-        Self::InvalidInput,
-        Self::Paused,
-        Self::ApiServerUnreachable,
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::DocumentRefused,
-        Self::DeploymentMissing,
-        Self::KubeconfigInvalid,
-        Self::CredentialPluginFailed,
-        Self::NoEarlierRevision,
-        Self::NotNewer,
-        Self::Superseded,
-        Self::Contested,
-        Self::RollbackFailed,
-        Self::WrongCommit,
-        Self::WrongDigest,
-        Self::TimedOut,
-        Self::AccessLost,
-        Self::Interrupted,
-        Self::Terminated,
-    ];
-}
-
-impl Reason {
-    /// The exit code, and the word that the verdict begins with. As documented in `--help`.
-    fn class(self) -> (u8, &'static str) {
-        match self {
-            Self::InvalidInput | Self::Paused => (2, "invalid"),
-            Self::ApiServerUnreachable
-            | Self::Unauthorized
-            | Self::Forbidden
-            | Self::DocumentRefused
-            | Self::DeploymentMissing
-            | Self::KubeconfigInvalid
-            | Self::CredentialPluginFailed
-            | Self::NoEarlierRevision => (3, "rejected"),
-            Self::NotNewer => (4, "refused"),
-            Self::Superseded | Self::Contested => (4, "superseded"),
-            Self::RollbackFailed | Self::WrongCommit | Self::WrongDigest => (5, "broken"),
-            Self::TimedOut | Self::AccessLost => (70, "unfinished"),
-            Self::Interrupted => (130, "interrupted"),
-            Self::Terminated => (143, "interrupted"),
-            _ => (1, "failed"), // every cause for which a rollout fails
+/// Exit code and first word of the verdict, and the causes that end so.
+macro_rules! reasons {
+    ($($code:literal $word:literal { $($reason:ident)+ })+) => {
+        /// Why a run did not end with what was asked for. The names are the words of the document's `reason`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub(crate) enum Reason {
+            $($(
+                #[allow(missing_docs, reason = "explained by the sentence of its cause")]
+                $reason,
+            )+)+
         }
+
+        impl Reason {
+            /// All of them.
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$($(Self::$reason,)+)+];
+
+            /// The exit code, and the word that the verdict begins with. As documented in `--help`.
+            fn class(self) -> (u8, &'static str) {
+                match self {
+                    $($(Self::$reason)|+ => ($code, $word),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // The rollout failed.
+    1 "failed" {
+        ImageMissing ImageNameInvalid ImageNeverPulled PullRefused PullFailed ConfigMissing RunsAsRoot CannotStart
+        CrashLoop OutOfMemory StartFailedOrOutOfMemory LivenessProbeFailed StartupProbeFailed PostStartHookFailed
+        VolumeNotMounted RuntimeClassMissing HandlerMissing SandboxFailed PodRejected QuotaExceeded PodForbidden
+        WebhookUnreachable Unschedulable NeverReady ReadinessGate ProgressDeadlineExceeded DeploymentDeleted ImageChanged
     }
+    // Nothing was sent.
+    2 "invalid" { InvalidInput Paused }
+    // Nothing was changed.
+    3 "rejected" {
+        ApiServerUnreachable Unauthorized Forbidden DocumentRefused DeploymentMissing KubeconfigInvalid
+        CredentialPluginFailed NoEarlierRevision
+    }
+    // Another commit has precedence.
+    4 "refused" { NotNewer }
+    4 "superseded" { Superseded Contested }
+    // Look at once.
+    5 "broken" { RollbackFailed WrongCommit WrongDigest }
+    // The rollout continues.
+    70 "unfinished" { TimedOut AccessLost }
+    130 "interrupted" { Interrupted }
+    143 "interrupted" { Terminated }
 }
 
 impl fmt::Display for Reason {
