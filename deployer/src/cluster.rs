@@ -1,152 +1,313 @@
-//! The API server: one connection, one namespace, and every request but the watches.
+//! The API server: every request but the watches, each with a time limit.
 
-use std::sync::Arc;
+use std::cell::Cell;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use http::{Method, StatusCode, header};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Event, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResourceList, ObjectMeta};
 use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822};
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, KubeconfigError};
-use kube::{Client, Config, Error, ResourceExt as _};
+use kube::api::{
+    Api, ApiResource, DynamicObject, GetParams, ListParams, LogParams, ObjectList, Patch, PatchParams, PostParams,
+    WatchParams,
+};
+use kube::client::{Body, ClientBuilder};
+use kube::core::NamespaceResourceScope;
+use kube::core::request::{Error as BuildError, Request};
+use kube::{Client, Error, Resource};
+use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+use tower::buffer::BufferLayer;
+use tower::retry::RetryLayer;
 
-use crate::fields::{self, MANAGER, Taken};
-use crate::outcome::{Ending, Outcome};
-use crate::rollout::Snapshot;
+use crate::managed_fields::{self, MANAGER, Taken};
+use crate::outcome::{Ending, Reason};
+use crate::place::Place;
+use crate::retry::AsTold;
 use crate::template::Document;
-use crate::watch::selector;
+use crate::{kubeconfig, pod};
 
 /// How long the API server may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long an API server may be away between two requests of which the second must follow the first.
+/// How long the API server may be away once something was changed: what has begun should not be left half done.
 const OUTAGE: Duration = Duration::from_secs(30);
+/// How often a busy API server is asked before anything was changed.
+const ATTEMPTS: u32 = 3;
+/// How many requests may wait to be sent.
+const REQUESTS: usize = 64;
 /// How long a pod may take for an answer through the API server.
 const POD_PATIENCE: Duration = Duration::from_secs(5);
+/// What the shipped Role is about.
+const ROLE: [&str; 7] =
+    ["deployments", "replicasets", "pods", "events", "services", "poddisruptionbudgets", "horizontalpodautoscalers"];
 
 /// A namespace of a cluster.
+#[derive(Clone)]
 pub(crate) struct Cluster {
     client: Client,
     server: String,
-    context: Option<String>,
-    namespace: String,
-    ahead: SignedDuration,
+    /// Which one.
+    pub(crate) place: Place,
+    /// How far the cluster's clock is ahead of ours, from the answer to the first request.
+    ahead: Cell<Option<SignedDuration>>,
+    /// Whether something was changed already.
+    changed: bool,
 }
 
 /// Why an object was not written.
 pub(crate) enum Unwritten {
     /// It is not what it was when it was read: read and judge again.
     Stale,
+    /// Whether it was written is not known: the answer was lost.
+    Lost,
     /// The API server does not take it.
     Refused(Error),
 }
 
 impl Cluster {
-    /// Connects as kubeconfig and `context` say, or from inside a cluster, and reads the cluster's clock.
-    /// The namespace is, in this order, `namespace`, the context's, or `default`.
+    /// Connects as kubeconfig and `context` say, or from inside a cluster. The namespace is, in this order,
+    /// `namespace`, the context's, or `default`.
     pub(crate) async fn connect(context: Option<&str>, namespace: Option<&str>) -> Result<Self, Ending> {
-        let mut config = match context {
-            Some(context) => {
-                let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
-                Config::from_kubeconfig(&options).await.map_err(|error| unknown_context(context, &error))?
-            }
-            None => Config::infer().await.map_err(|error| rejected(format!("no cluster is configured: {error}")))?,
-        };
+        let mut config = kubeconfig::load(context).await?;
         config.connect_timeout = Some(CONNECT);
-        // A pod that answers 503 through the proxy is an answer, and retrying it for minutes would hide it.
+        // A pod that answers 503 through the proxy is an answer, and repeating it for minutes would hide it.
         config.default_retry = false;
         let server = config.cluster_url.to_string();
         let namespace = namespace.unwrap_or(&config.default_namespace).to_owned();
-        let client = Client::try_from(config)
-            .map_err(|error| rejected(format!("cannot talk to the API server {server}: {}", chain(&error))))?;
-        let mut cluster =
-            Self { client, server, context: context.map(str::to_owned), namespace, ahead: SignedDuration::ZERO };
-        cluster.ahead = cluster.clock().await?;
-        Ok(cluster)
+        let place = Place { context: context.map(str::to_owned), namespace };
+        // A credential plugin is run here, and waited for without regard to signals.
+        let client = tokio::task::spawn_blocking(move || {
+            let builder = ClientBuilder::try_from(config)?.with_layer(&BufferLayer::new(REQUESTS));
+            kube::Result::Ok(builder.with_layer(&RetryLayer::new(AsTold::default())).build())
+        });
+        let unusable = |reason, error: &dyn std::error::Error| {
+            Ending::new(reason, format!("cannot talk to the API server {server}: {}", chain(error)))
+        };
+        let client = match timeout(2 * PATIENCE, client).await {
+            Ok(Ok(Ok(client))) => client,
+            Ok(Ok(Err(error @ Error::Auth(_)))) => return Err(unusable(Reason::CredentialPluginFailed, &error)),
+            Ok(Ok(Err(error))) => return Err(unusable(Reason::KubeconfigInvalid, &error)),
+            Ok(Err(error)) => return Err(unusable(Reason::KubeconfigInvalid, &error)),
+            Err(error) => return Err(unusable(Reason::CredentialPluginFailed, &error)),
+        };
+        Ok(Self { client, server, place, ahead: Cell::new(None), changed: false })
     }
 
-    /// How far the cluster's clock is ahead of ours, from the answer to the first request.
-    async fn clock(&self) -> Result<SignedDuration, Ending> {
-        let request = http::Request::get("/version").body(Vec::new().into());
-        let request = request.map_err(|error| rejected(format!("{}: {error}", self.server)))?;
-        let answer = patiently(self.client.send(request)).await;
-        let answer = answer.map_err(|error| rejected(self.explain(&error)))?;
-        if answer.status() == http::StatusCode::UNAUTHORIZED {
-            return Err(rejected(self.unauthorized()));
-        }
-        let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
-        let Some(date) = date.and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok()) else {
-            return Ok(SignedDuration::ZERO);
-        };
-        let ahead = date.duration_since(Timestamp::now());
-        // The date has whole seconds: less than two apart may be no difference at all.
-        Ok(if ahead.abs() < SignedDuration::from_secs(2) { SignedDuration::ZERO } else { ahead })
+    /// The same after something was changed: an API server that is away is then waited for, and what fails leaves the
+    /// rollout undecided.
+    pub(crate) fn after_change(&self) -> Self {
+        Self { changed: true, ..self.clone() }
     }
 
     /// The time by the cluster's clock, which all timestamps in statuses are by.
     pub(crate) fn now(&self) -> Timestamp {
-        Timestamp::now().saturating_add(self.ahead).unwrap_or(Timestamp::MAX)
+        Timestamp::now().saturating_add(self.ahead.get().unwrap_or_default()).unwrap_or(Timestamp::MAX)
     }
 
-    /// The namespace.
-    pub(crate) fn namespace(&self) -> &str {
-        &self.namespace
-    }
-
-    /// `kubectl …` for this namespace, to copy.
-    pub(crate) fn kubectl(&self, arguments: &str) -> String {
-        let context = self.context.as_ref().map_or_else(String::new, |context| format!(" --context {context}"));
-        format!("kubectl{context} -n {} {arguments}", self.namespace)
-    }
-
-    /// `deployer COMMAND … NAME` for this namespace, to copy.
-    pub(crate) fn deployer(&self, command: &str, name: &str) -> String {
-        let context = self.context.as_ref().map_or_else(String::new, |context| format!(" --context {context}"));
-        format!("deployer {command}{context} -n {} {name}", self.namespace)
-    }
-
-    /// The objects of a kind that is known here, in this namespace.
+    /// The objects of a kind in this namespace, to be watched.
     pub(crate) fn api<K>(&self) -> Api<K>
     where
-        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+        K: Resource<Scope = NamespaceResourceScope>,
         K::DynamicType: Default,
     {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.client.clone(), &self.place.namespace)
     }
 
-    /// The objects of a kind of no namespace.
-    pub(crate) fn api_of_cluster<K>(&self) -> Api<K>
+    fn request<K>(&self) -> Request
     where
-        K: kube::Resource<Scope = kube::core::ClusterResourceScope>,
+        K: Resource<Scope = NamespaceResourceScope>,
         K::DynamicType: Default,
     {
-        Api::all(self.client.clone())
+        Request::new(K::url_path(&K::DynamicType::default(), Some(&self.place.namespace)))
     }
 
-    /// The objects of any kind in this namespace, with every field that the server sent.
-    pub(crate) fn dynamic(&self, resource: &ApiResource) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &self.namespace, resource)
+    fn request_of(&self, resource: &ApiResource) -> Request {
+        Request::new(DynamicObject::url_path(resource, Some(&self.place.namespace)))
+    }
+
+    /// The whole answer to a request, which is repeated while the API server is busy, or away in mid-rollout.
+    async fn ask<T: DeserializeOwned>(&self, request: Result<http::Request<Vec<u8>>, BuildError>) -> kube::Result<T> {
+        let request = request.map_err(Error::BuildRequest)?;
+        let deadline = Instant::now() + OUTAGE;
+        let mut attempt = 0;
+        loop {
+            let error = match self.send(request.clone(), PATIENCE).await {
+                Ok(answer) => return serde_json::from_slice(&answer).map_err(Error::SerdeError),
+                Err(error) => error,
+            };
+            attempt += 1;
+            if !self.is_worth_repeating(&error, request.method(), attempt, deadline) {
+                return Err(error);
+            }
+            sleep(Duration::from_millis(125 << attempt.min(3))).await;
+        }
+    }
+
+    /// Every request may be: each write is bound to the state that was read. Reads whose connection was reset are
+    /// repeated at once, writes are judged anew.
+    fn is_worth_repeating(&self, error: &Error, method: &Method, attempt: u32, deadline: Instant) -> bool {
+        let is_late = Instant::now() >= deadline;
+        match error {
+            Error::Api(status) if status.message.contains("typed patch object") => false, // of a document that is wrong
+            Error::Api(status) if status.code == 429 || status.code >= 500 => {
+                if self.changed {
+                    !is_late
+                } else {
+                    attempt < ATTEMPTS
+                }
+            }
+            // A server that has just started knows no role yet, and refuses what it will allow.
+            Error::Api(status) if matches!(status.code, 401 | 403) => self.changed && !is_late,
+            Error::Api(_) => false,
+            _ if method != Method::GET => false,
+            _ => {
+                if self.changed {
+                    !is_late
+                } else {
+                    attempt < 2 && !is_timeout(error)
+                }
+            }
+        }
+    }
+
+    /// One request and the whole answer to it.
+    async fn send(&self, request: http::Request<Vec<u8>>, limit: Duration) -> kube::Result<Vec<u8>> {
+        let answer = async {
+            let (head, body) = self.client.send(request.map(Body::from)).await?.into_parts();
+            self.set_clock(head.headers.get(header::DATE).and_then(|date| date.to_str().ok()));
+            let body = body.collect_bytes().await?;
+            if head.status.is_success() { Ok(body.to_vec()) } else { Err(refused(head.status, &body)) }
+        };
+        timeout(limit, answer).await.unwrap_or_else(|_| Err(late(limit)))
+    }
+
+    fn set_clock(&self, date: Option<&str>) {
+        if self.ahead.get().is_none()
+            && let Some(date) = date.and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok())
+        {
+            let ahead = date.duration_since(Timestamp::now());
+            // The date has whole seconds: less than two apart may be no difference at all.
+            let is_ahead = ahead.abs() >= SignedDuration::from_secs(2);
+            self.ahead.set(Some(if is_ahead { ahead } else { SignedDuration::ZERO }));
+        }
+    }
+
+    /// Whether a watch would be let begin. The head of the answer says it.
+    pub(crate) async fn may_watch<K>(&self, fields: &str, labels: &str) -> kube::Result<()>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        let parameters = WatchParams::default().timeout(1).fields(fields).labels(labels);
+        let request = self.request::<K>().watch(&parameters, "0").map_err(Error::BuildRequest)?;
+        let answer = async {
+            let answer = self.client.send(request.map(Body::from)).await?;
+            let status = answer.status();
+            if status.is_success() { Ok(()) } else { Err(refused(status, &answer.into_body().collect_bytes().await?)) }
+        };
+        timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(late(PATIENCE)))
     }
 
     /// What runs under the document's name, if anything.
     pub(crate) async fn live(&self, resource: &ApiResource, name: &str) -> kube::Result<Option<DynamicObject>> {
-        patiently(self.dynamic(resource).get_opt(name)).await
+        match self.ask(self.request_of(resource).get(name, &GetParams::default())).await {
+            Err(Error::Api(status)) if status.code == 404 => Ok(None),
+            found => found.map(Some),
+        }
     }
 
-    /// Has the server check the document, strictly, as if it were applied over `live`. Returns the fields that the apply
-    /// takes from others.
+    /// The Deployment of this name, with every field that the server sent.
+    pub(crate) async fn deployment(&self, name: &str) -> Result<DynamicObject, Ending> {
+        let live = self.live(&ApiResource::erase::<Deployment>(&()), name).await;
+        let live = live.map_err(|error| self.ending(&format!("read Deployment {name}"), &error))?;
+        live.ok_or_else(|| {
+            let (namespace, look) = (&self.place.namespace, self.place.kubectl("get deployments"));
+            let cause = format!("there is no Deployment {name} in namespace {namespace}: {look}");
+            Ending::new(Reason::DeploymentMissing, cause)
+        })
+    }
+
+    /// The objects of a kind that these labels select, with every field that the server sent.
+    pub(crate) async fn list(&self, resource: &ApiResource, labels: &str) -> kube::Result<Vec<DynamicObject>> {
+        let parameters = ListParams::default().labels(labels);
+        let list: ObjectList<DynamicObject> = self.ask(self.request_of(resource).list(&parameters)).await?;
+        Ok(list.items)
+    }
+
+    /// How the API server calls the objects of the document's kind. Kubernetes' own kinds have plurals that can be
+    /// formed; others are asked for.
+    pub(crate) async fn resource_of(&self, document: &Document) -> kube::Result<ApiResource> {
+        let mut resource = document.resource();
+        if !resource.group.contains('.') || resource.group.ends_with(".k8s.io") {
+            return Ok(resource);
+        }
+        let path = format!("/apis/{}", resource.api_version);
+        let request = http::Request::get(path).body(Vec::new()).map_err(BuildError::BuildRequest);
+        let known: kube::Result<APIResourceList> = self.ask(request).await;
+        match known {
+            Err(Error::Api(status)) if status.code == 404 => {} // the dry run says what is missing
+            known => {
+                let of_kind = |found: &_| {
+                    let k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResource { kind, name, .. } = found;
+                    *kind == resource.kind && !name.contains('/')
+                };
+                if let Some(found) = known?.resources.into_iter().find(of_kind) {
+                    resource.plural = found.name;
+                }
+            }
+        }
+        Ok(resource)
+    }
+
+    /// Has the server check the document, strictly, as if it were written over `live`, by the verb that will write it.
+    /// Returns the fields that the write takes from others.
     pub(crate) async fn dry_run(&self, document: &Document, live: Option<&ObjectMeta>) -> kube::Result<Vec<Taken>> {
-        let api = self.dynamic(&document.resource());
+        let Some(live) = live else { return self.dry_create(document).await };
         let parameters = PatchParams::apply(MANAGER).force().dry_run().validation_strict();
         let patch = Patch::Apply(document.object(None));
-        let applied = patiently(api.patch(document.name(), &parameters, &patch)).await?;
-        let books = |metadata: &ObjectMeta| metadata.managed_fields.clone().unwrap_or_default();
-        Ok(live.map(|live| fields::taken(&books(live), &books(&applied.metadata))).unwrap_or_default())
+        let request = self.request_of(&document.resource()).patch(document.name(), &parameters, &patch);
+        let managed = live.managed_fields.as_deref().unwrap_or_default();
+        match self.ask::<DynamicObject>(request).await {
+            Ok(applied) => Ok(managed_fields::taken(managed, &applied.metadata.managed_fields.unwrap_or_default())),
+            // Fields that the write will have migrated first may be what is in the way, two members of a union for
+            // example. Whether the document itself is good is what a creation says, before it finds the name taken.
+            Err(Error::Api(status))
+                if status.code == 422
+                    && !status.message.contains("immutable")
+                    && managed_fields::migrated(managed).is_some() =>
+            {
+                self.dry_create(document).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn dry_create(&self, document: &Document) -> kube::Result<Vec<Taken>> {
+        match self.create(document, true).await {
+            // It is there, by now or anyhow. A write would be judged anew.
+            Err(Error::Api(status)) if status.code == 409 => Ok(Vec::new()),
+            created => created.map(|_| Vec::new()),
+        }
+    }
+
+    /// Whether the object could be written whole, as a rollback does it.
+    pub(crate) async fn dry_replace(&self, live: &DynamicObject) -> kube::Result<()> {
+        self.replace_by(live, true).await.map(|_| ())
+    }
+
+    async fn create(&self, document: &Document, dry_run: bool) -> kube::Result<DynamicObject> {
+        let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), dry_run };
+        let body = document.object(None).to_string().into_bytes();
+        let mut request = self.request_of(&document.resource()).create(&parameters, body);
+        if let Ok(request) = &mut request {
+            strictly(request);
+        }
+        self.ask(request).await
     }
 
     /// Writes the document over `live`, and over nothing else: not over what somebody wrote since, and where there was
@@ -155,41 +316,39 @@ impl Cluster {
     /// Every document names its commit, so that no write of another commit leaves the resource version as it was. Of
     /// two deployers at once the later one is therefore always noticed.
     pub(crate) async fn put(&self, document: &Document, live: Option<&ObjectMeta>) -> Result<DynamicObject, Unwritten> {
-        let api = self.dynamic(&document.resource());
         let Some(live) = live else {
             // An apply would create, too, but also change what exists: only a POST is refused then.
-            let object = document.object(None);
-            let object = serde_json::from_value(object).map_err(Error::SerdeError).map_err(Unwritten::Refused)?;
-            let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-            return patiently(api.create(&parameters, &object)).await.map_err(unwritten);
+            return self.create(document, false).await.map_err(unwritten);
         };
+        let request = self.request_of(&document.resource());
         let mut version = live.resource_version.clone();
-        if let Some(books) = fields::migrated(live.managed_fields.as_deref().unwrap_or_default()) {
-            let patch = json!({"metadata": {"uid": live.uid, "resourceVersion": version, "managedFields": books}});
-            let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
-            let migration = api.patch(document.name(), &parameters, &patch);
-            version = patiently(migration).await.map_err(unwritten)?.metadata.resource_version;
+        if let Some(managed) = managed_fields::migrated(live.managed_fields.as_deref().unwrap_or_default()) {
+            let patch = json!({"metadata": {"uid": live.uid, "resourceVersion": version, "managedFields": managed}});
+            let migration = request.patch(document.name(), &PatchParams::default(), &Patch::Merge(patch));
+            version = self.ask::<DynamicObject>(migration).await.map_err(unwritten)?.metadata.resource_version;
         }
         let bound = ObjectMeta { uid: live.uid.clone(), resource_version: version, ..ObjectMeta::default() };
         let patch = Patch::Apply(document.object(Some(&bound)));
         let parameters = PatchParams::apply(MANAGER).force().validation_strict();
-        patiently(api.patch(document.name(), &parameters, &patch)).await.map_err(unwritten)
+        self.ask(request.patch(document.name(), &parameters, &patch)).await.map_err(unwritten)
     }
 
-    /// Writes a whole object back, if it is still what it was when it was read.
-    pub(crate) async fn replace(
-        &self,
-        resource: &ApiResource,
-        object: &DynamicObject,
-    ) -> Result<DynamicObject, Unwritten> {
-        let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+    /// Writes a whole Deployment back, if it is still what it was when it was read.
+    pub(crate) async fn replace(&self, object: &DynamicObject) -> Result<DynamicObject, Unwritten> {
+        self.replace_by(object, false).await.map_err(unwritten)
+    }
+
+    async fn replace_by(&self, object: &DynamicObject, dry_run: bool) -> kube::Result<DynamicObject> {
+        let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), dry_run };
         let name = object.metadata.name.as_deref().unwrap_or_default();
-        patiently(self.dynamic(resource).replace(name, &parameters, object)).await.map_err(unwritten)
+        let body = serde_json::to_vec(object).map_err(Error::SerdeError)?;
+        self.ask(self.request::<Deployment>().replace(name, &parameters, body)).await
     }
 
     /// The autoscaler that owns the Deployment's replicas, by name.
     pub(crate) async fn autoscaler(&self, deployment: &str) -> kube::Result<Option<String>> {
-        let all = patiently(self.api::<HorizontalPodAutoscaler>().list(&ListParams::default())).await?;
+        let request = self.request::<HorizontalPodAutoscaler>().list(&ListParams::default());
+        let all: ObjectList<HorizontalPodAutoscaler> = self.ask(request).await?;
         let targets = |autoscaler: &HorizontalPodAutoscaler| {
             autoscaler.spec.as_ref().is_some_and(|spec| {
                 spec.scale_target_ref.kind == "Deployment" && spec.scale_target_ref.name == deployment
@@ -198,27 +357,12 @@ impl Cluster {
         Ok(all.items.into_iter().find(targets).and_then(|autoscaler| autoscaler.metadata.name))
     }
 
-    /// What there is of the Deployment at this moment.
-    pub(crate) async fn snapshot(&self, deployment: Deployment) -> kube::Result<Snapshot> {
-        let of_deployment = ListParams::default().labels(&selector(&deployment));
-        let replica_sets = patiently(self.api::<ReplicaSet>().list(&of_deployment)).await?;
-        let pods = patiently(self.api::<Pod>().list(&of_deployment)).await?;
-        Ok(Snapshot {
-            deployment: Some(Arc::new(deployment)),
-            replica_sets: replica_sets.items.into_iter().map(Arc::new).collect(),
-            pods: pods.items.into_iter().map(Arc::new).collect(),
-            events: None,
-        })
-    }
-
     /// The events of one object, the oldest first.
     pub(crate) async fn events(&self, uid: &str) -> kube::Result<Vec<Event>> {
         let of_object = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
-        let mut events = patiently(self.api::<Event>().list(&of_object)).await?.items;
-        events.sort_by_key(|event| {
-            event.last_timestamp.as_ref().map(|time| time.0).or(event.event_time.as_ref().map(|time| time.0))
-        });
-        Ok(events)
+        let mut events: ObjectList<Event> = self.ask(self.request::<Event>().list(&of_object)).await?;
+        events.items.sort_by_key(pod::last_seen);
+        Ok(events.items)
     }
 
     /// The last lines that a container wrote, in its present or its previous life.
@@ -236,89 +380,127 @@ impl Cluster {
             limit_bytes: Some(64 * 1024),
             ..LogParams::default()
         };
-        patiently(self.api::<Pod>().logs(pod, &parameters)).await
+        let request = self.request::<Pod>().logs(pod, &parameters).map_err(Error::BuildRequest)?;
+        self.text(request, PATIENCE).await
     }
 
     /// What the pod's first port answers to GET `path`, asked by the API server.
     pub(crate) async fn get_from_pod(&self, pod: &str, path: &str) -> kube::Result<String> {
-        let url = format!("/api/v1/namespaces/{}/pods/{pod}/proxy{path}", self.namespace);
-        let request = http::Request::get(url).body(Vec::new()).map_err(Error::HttpError)?;
-        within(POD_PATIENCE, self.client.request_text(request)).await
+        let url = format!("/api/v1/namespaces/{}/pods/{pod}/proxy{path}", self.place.namespace);
+        self.text(http::Request::get(url).body(Vec::new()).map_err(Error::HttpError)?, POD_PATIENCE).await
     }
 
-    /// There is no such Deployment, and how to see which there are.
-    pub(crate) fn no_deployment(&self, name: &str) -> String {
-        let look = self.kubectl("get deployments");
-        format!("there is no Deployment {name} in namespace {}: {look}", self.namespace)
+    async fn text(&self, request: http::Request<Vec<u8>>, limit: Duration) -> kube::Result<String> {
+        let answer = self.send(request, limit).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
-    /// The end of a run that could not `do_it`.
+    /// The end of a run that could not `do_it`: the one place where an answer of the API server becomes an exit code.
     pub(crate) fn ending(&self, do_it: &str, error: &Error) -> Ending {
-        rejected(format!("cannot {do_it}: {}", self.explain(error)))
+        let reason = match error {
+            _ if self.changed => Reason::AccessLost,
+            Error::Api(status) => match status.code {
+                401 => Reason::Unauthorized,
+                403 if missing_verb(&status.message).is_some() => Reason::Forbidden,
+                429 | 500.. => Reason::ApiServerUnreachable,
+                _ => Reason::DocumentRefused,
+            },
+            Error::Auth(_) => Reason::CredentialPluginFailed,
+            Error::SerdeError(_) => Reason::DocumentRefused,
+            _ => Reason::ApiServerUnreachable,
+        };
+        let continues = if self.changed { "; the rollout continues" } else { "" };
+        Ending::new(reason, format!("cannot {do_it}: {}{continues}", self.explain(error)))
     }
 
     /// The end of a run whose document was refused in the dry run.
     pub(crate) fn refusal(&self, document: &Document, error: &Error) -> Ending {
         let (kind, name, version) = (document.kind(), document.name(), document.resource().api_version);
-        rejected(match error {
-            Error::Api(status) if status.code == 404 && !is_of_namespace(status) => {
+        match error {
+            Error::Api(status) if status.code == 404 && !is_of_namespace(status) => Ending::new(
+                Reason::DocumentRefused,
                 format!(
-                    "the API server knows no {kind} of {version} in a namespace, and the template has one, {name}: kubectl api-resources"
-                )
-            }
-            error => format!("the dry run of {kind} {name} was refused: {}", self.explain(error)),
-        })
+                    "the API server does not know {kind} of {version} as a kind of objects in a namespace, which the template has as {name}: kubectl api-resources"
+                ),
+            ),
+            // Also what server-side apply says of fields that it does not know.
+            Error::Api(status) if status.code == 500 => Ending::new(
+                Reason::DocumentRefused,
+                format!("the dry run of {kind} {name} was refused: {}", status.message),
+            ),
+            error => self.ending(&format!("have {kind} {name} checked in a dry run"), error),
+        }
     }
 
     /// What went wrong, and what to do where that is known.
     pub(crate) fn explain(&self, error: &Error) -> String {
+        let namespace = &self.place.namespace;
         match error {
-            Error::Api(status) if status.code == 401 => self.unauthorized(),
-            Error::Api(status) if status.code == 404 && is_of_namespace(status) => format!(
-                "there is no namespace {} ({}): kubectl create namespace {}",
-                self.namespace, status.message, self.namespace
+            Error::Api(status) if status.code == 401 => format!(
+                "the API server {} does not accept the credentials (401 Unauthorized): has the token expired?",
+                self.server
             ),
+            Error::Api(status) if status.code == 404 && is_of_namespace(status) => {
+                format!("there is no namespace {namespace} ({}): kubectl create namespace {namespace}", status.message)
+            }
+            Error::Api(status) if status.code == 403 => match missing_verb(&status.message) {
+                Some((verb, resource)) => {
+                    let kind = resource.split('/').next().unwrap_or_default();
+                    let role = "; kubernetes/deployer-rbac.yaml has the Role that allows it";
+                    let role = if ROLE.contains(&kind) { role } else { "; the shipped Role has to be extended by it" };
+                    format!("forbidden in namespace {namespace}: {verb} {resource}{role}")
+                }
+                None => status.message.clone(),
+            },
             Error::Api(status) => status.message.clone(),
             error => format!("the API server {} does not answer: {}", self.server, chain(error)),
         }
     }
+}
 
-    fn unauthorized(&self) -> String {
-        format!(
-            "the API server {} does not accept the credentials (401 Unauthorized): has the token expired?",
-            self.server
-        )
+/// Unknown fields and duplicates are errors, also where kube has no option for it.
+fn strictly(request: &mut http::Request<Vec<u8>>) {
+    let joint = if request.uri().query().is_some() { '&' } else { '?' };
+    if let Ok(uri) = format!("{}{joint}fieldValidation=Strict", request.uri()).parse() {
+        *request.uri_mut() = uri;
     }
 }
 
-/// An object with every field that the server sent, as the type that is known here.
-pub(crate) fn typed(object: &DynamicObject) -> Result<Deployment, Ending> {
-    object.clone().try_parse().map_err(|error| {
-        Ending::new(
-            Outcome::Rejected,
-            format!("the API server's Deployment {} cannot be read: {error}", object.name_any()),
-        )
-    })
+/// An answer that is no success; what is not the API server's own word is shown as it came.
+fn refused(status: StatusCode, body: &[u8]) -> Error {
+    let own = serde_json::from_slice(body).ok().filter(|own: &kube::core::Status| own.code != 0);
+    let text = || {
+        let text = String::from_utf8_lossy(body).trim().to_owned();
+        kube::core::Status::failure(&text, "").with_code(status.as_u16())
+    };
+    Error::Api(Box::new(own.unwrap_or_else(text)))
 }
 
-/// Asks again while the API server is away: what has begun should not be left half done.
-pub(crate) async fn persistently<T>(ask: impl AsyncFn() -> kube::Result<T>) -> kube::Result<T> {
-    let deadline = Instant::now() + OUTAGE;
-    loop {
-        match ask().await {
-            Err(error) if is_away(&error) && Instant::now() < deadline => sleep(Duration::from_secs(1)).await,
-            answer => return answer,
-        }
+/// The verb and the resource that somebody has no right to:
+/// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/staging/src/k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go>
+fn missing_verb(message: &str) -> Option<(&str, &str)> {
+    let (_, what) = message.split_once(" cannot ")?;
+    let (verb, what) = what.split_once(" resource \"")?;
+    Some((verb, what.split_once('"')?.0))
+}
+
+#[derive(Debug)]
+struct Late(Duration);
+
+impl std::fmt::Display for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "no answer within {} s", self.0.as_secs())
     }
 }
 
-/// Whether an error is that of an API server that is not there, or not ready, and no answer to what was asked. One that
-/// has just started knows no role yet and refuses what it will allow.
-fn is_away(error: &Error) -> bool {
-    match error {
-        Error::Api(status) => matches!(status.code, 401 | 403 | 429) || status.code >= 500,
-        _ => true,
-    }
+impl std::error::Error for Late {}
+
+fn late(limit: Duration) -> Error {
+    Error::Service(Late(limit).into())
+}
+
+fn is_timeout(error: &Error) -> bool {
+    matches!(error, Error::Service(error) if error.is::<Late>())
 }
 
 /// The pod's own words in an answer that is no success.
@@ -334,36 +516,14 @@ fn unwritten(error: Error) -> Unwritten {
         Error::Api(status) if status.code == 409 => Unwritten::Stale,
         // It was there when it was read.
         Error::Api(status) if status.code == 404 && !is_of_namespace(&status) => Unwritten::Stale,
-        error => Unwritten::Refused(error),
+        Error::Api(_) | Error::BuildRequest(_) | Error::Auth(_) => Unwritten::Refused(error),
+        _ => Unwritten::Lost,
     }
 }
 
 /// Whether it is the namespace that is not there.
 fn is_of_namespace(status: &kube::core::Status) -> bool {
     status.message.starts_with("namespaces ")
-}
-
-async fn patiently<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
-    within(PATIENCE, request).await
-}
-
-async fn within<T>(limit: Duration, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
-    tokio::time::timeout(limit, request)
-        .await
-        .unwrap_or_else(|_| Err(Error::Service(format!("no answer within {} s", limit.as_secs()).into())))
-}
-
-fn rejected(cause: String) -> Ending {
-    Ending::new(Outcome::Rejected, cause)
-}
-
-fn unknown_context(context: &str, error: &KubeconfigError) -> Ending {
-    rejected(match error {
-        KubeconfigError::LoadContext(_) => {
-            format!("there is no context {context:?} in the kubeconfig: kubectl config get-contexts")
-        }
-        error => format!("context {context:?} of the kubeconfig cannot be used: {error}"),
-    })
 }
 
 /// An error with its sources, each once: kube's texts repeat some of them.

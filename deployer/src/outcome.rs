@@ -1,82 +1,98 @@
-//! How a run ends: one word for people and programs, one exit code for the shell.
+//! How a run ends: a sentence for people, a stable word for programs, an exit code for the shell.
 
 use std::fmt;
 
-/// What a run came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// What was asked for is so.
-    Done,
-    /// The rollout failed.
-    Failed,
-    /// Usage, template, image or commit: nothing was sent.
-    Invalid,
-    /// The API server is away, does not let us, or refuses a document.
-    Rejected,
-    /// The commit is not newer than the one that runs.
-    NotNewer,
-    /// Somebody applied another commit meanwhile.
-    Superseded,
-    /// The rollout failed and so did going back, or pods prove another commit.
-    Broken,
-    /// Time is up; the rollout goes on.
-    Unfinished,
-    /// SIGINT.
-    Interrupted,
-    /// SIGTERM.
-    Terminated,
-}
-
-impl Outcome {
-    /// As documented in `--help`.
-    pub(crate) fn exit_code(self) -> u8 {
-        match self {
-            Self::Done => 0,
-            Self::Failed => 1,
-            Self::Invalid => 2,
-            Self::Rejected => 3,
-            Self::NotNewer | Self::Superseded => 4,
-            Self::Broken => 5,
-            Self::Unfinished => 70,
-            Self::Interrupted => 130,
-            Self::Terminated => 143,
+/// Exit code and first word of the verdict, and the causes that end so.
+macro_rules! reasons {
+    ($($code:literal $word:literal { $($reason:ident)+ })+) => {
+        /// Why a run did not end with what was asked for. The names are the words of the document's `reason`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub(crate) enum Reason {
+            $($(
+                #[allow(missing_docs, reason = "explained by the sentence of its cause")]
+                $reason,
+            )+)+
         }
-    }
+
+        impl Reason {
+            /// All of them.
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$($(Self::$reason,)+)+];
+
+            /// The exit code, and the word that the verdict begins with. As documented in `--help`.
+            fn class(self) -> (u8, &'static str) {
+                match self {
+                    $($(Self::$reason)|+ => ($code, $word),)+
+                }
+            }
+        }
+    };
 }
 
-impl fmt::Display for Outcome {
+reasons! {
+    // The rollout failed.
+    1 "failed" {
+        ImageMissing ImageNameInvalid ImageNeverPulled PullRefused PullFailed ConfigMissing RunsAsRoot CannotStart
+        CrashLoop OutOfMemory StartFailedOrOutOfMemory LivenessProbeFailed StartupProbeFailed PostStartHookFailed
+        VolumeNotMounted RuntimeClassMissing HandlerMissing SandboxFailed PodRejected QuotaExceeded PodForbidden
+        WebhookUnreachable Unschedulable NeverReady ReadinessGate ProgressDeadlineExceeded DeploymentDeleted ImageChanged
+    }
+    // Nothing was sent.
+    2 "invalid" { InvalidInput Paused }
+    // Nothing was changed.
+    3 "rejected" {
+        ApiServerUnreachable Unauthorized Forbidden DocumentRefused DeploymentMissing KubeconfigInvalid
+        CredentialPluginFailed NoEarlierRevision
+    }
+    // Another commit has precedence.
+    4 "refused" { NotNewer }
+    4 "superseded" { Superseded Contested }
+    // Look at once.
+    5 "broken" { RollbackFailed WrongCommit WrongDigest }
+    // The rollout continues.
+    70 "unfinished" { TimedOut AccessLost }
+    130 "interrupted" { Interrupted }
+    143 "interrupted" { Terminated }
+}
+
+impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Invalid => "invalid",
-            Self::Rejected => "rejected",
-            Self::NotNewer => "refused",
-            Self::Superseded => "superseded",
-            Self::Broken => "broken",
-            Self::Unfinished => "unfinished",
-            Self::Interrupted | Self::Terminated => "interrupted",
-        })
+        fmt::Debug::fmt(self, f)
     }
 }
 
 /// The end of a run with the sentence that explains it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ending {
-    /// What it came to.
-    pub(crate) outcome: Outcome,
+    /// None where what was asked for is so.
+    pub(crate) reason: Option<Reason>,
     /// One line, the cause first.
     pub(crate) cause: String,
 }
 
 impl Ending {
+    /// What was asked for is so.
+    pub(crate) fn done(cause: impl Into<String>) -> Self {
+        Self { reason: None, cause: cause.into() }
+    }
+
     /// An end that `cause` explains.
-    pub(crate) fn new(outcome: Outcome, cause: impl Into<String>) -> Self {
-        Self { outcome, cause: cause.into() }
+    pub(crate) fn new(reason: Reason, cause: impl Into<String>) -> Self {
+        Self { reason: Some(reason), cause: cause.into() }
     }
 
     /// Bad input, told with everything that `error` has around it.
     pub(crate) fn invalid(error: &anyhow::Error) -> Self {
-        Self::new(Outcome::Invalid, format!("{error:#}"))
+        Self::new(Reason::InvalidInput, format!("{error:#}"))
+    }
+
+    /// For the shell.
+    pub(crate) fn exit_code(&self) -> u8 {
+        self.reason.map_or(0, |reason| reason.class().0)
+    }
+
+    /// The word that the verdict begins with.
+    pub(crate) fn outcome(&self) -> &'static str {
+        self.reason.map_or("done", |reason| reason.class().1)
     }
 }

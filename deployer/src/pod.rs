@@ -1,17 +1,15 @@
-//! What a Pod's status says, read.
+//! What a Pod says of itself, read.
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStateTerminated, ContainerStatus, Event, Pod, PodCondition, PodSpec,
+};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use crate::template::COMMIT;
-
-/// Whether a pod's readiness gates and probes say that it may be sent requests.
-pub(crate) fn is_ready(pod: &Pod) -> bool {
-    ready_since(pod).is_some()
-}
+use crate::cause::on_node;
+use crate::commit::COMMIT;
 
 /// Whether a pod has ended for good and only its record is left, as an evicted one's.
 pub(crate) fn is_over(pod: &Pod) -> bool {
@@ -23,13 +21,23 @@ pub(crate) fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition
     pod.status.as_ref()?.conditions.as_deref()?.iter().find(|condition| condition.type_ == kind)
 }
 
-pub(crate) fn transition(condition: &PodCondition) -> Timestamp {
+fn transition(condition: &PodCondition) -> Timestamp {
     condition.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0)
+}
+
+/// Whether a pod's readiness gates and probes say that it may be sent requests.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    ready_since(pod).is_some()
 }
 
 /// Since when the pod is sent requests; None while it is not.
 pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
     condition(pod, "Ready").filter(|ready| ready.status == "True").map(transition)
+}
+
+/// Since when the pod has a node; None while it has none.
+pub(crate) fn scheduled_since(pod: &Pod) -> Option<Timestamp> {
+    condition(pod, "PodScheduled").filter(|scheduled| scheduled.status == "True").map(transition)
 }
 
 /// Since when the scheduler finds no node for the pod, and its reason.
@@ -39,11 +47,16 @@ pub(crate) fn unschedulable(pod: &Pod) -> Option<(Timestamp, &str)> {
     refused.then(|| (transition(scheduled), scheduled.message.as_deref().unwrap_or_default()))
 }
 
+/// When the pod was created, by a clock of whole seconds.
+pub(crate) fn created(pod: &Pod) -> Timestamp {
+    pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0)
+}
+
 /// Since when the pod's status is what it is: kubelets write it when it changes.
 pub(crate) fn status_since(pod: &Pod) -> Timestamp {
     let written = pod.managed_fields().iter().filter(|entry| entry.subresource.as_deref() == Some("status"));
     let written = written.filter_map(|entry| entry.time.as_ref()).max();
-    written.or(pod.metadata.creation_timestamp.as_ref()).map_or(Timestamp::MIN, |time| time.0)
+    written.map_or_else(|| created(pod), |time| time.0)
 }
 
 /// Of all containers, those of initialisation first.
@@ -59,42 +72,72 @@ pub(crate) fn is_init(pod: &Pod, container: &str) -> bool {
     init.iter().any(|init| init.name == container)
 }
 
+/// What the pod states of a container.
+pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+    let PodSpec { init_containers, containers, .. } = pod.spec.as_ref()?;
+    init_containers.iter().flatten().chain(containers).find(|container| container.name == name)
+}
+
 /// How the container ended, the latest end first.
 pub(crate) fn ends(status: &ContainerStatus) -> impl Iterator<Item = &ContainerStateTerminated> {
     [&status.state, &status.last_state].into_iter().filter_map(|state| state.as_ref()?.terminated.as_ref())
 }
 
-/// `, limit BYTES`, if the container has one.
-pub(crate) fn memory_limit(pod: &Pod, container: &str) -> String {
-    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-    containers
-        .iter()
-        .find(|found| found.name == container)
-        .and_then(|found| found.resources.as_ref()?.limits.as_ref()?.get("memory"))
-        .map_or_else(String::new, |limit| format!(", limit {}", limit.0))
+/// The reason that a container waits for, with the message.
+pub(crate) fn waiting(status: &ContainerStatus) -> (&str, &str) {
+    let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+    waiting.map_or_else(Default::default, |waiting| {
+        (waiting.reason.as_deref().unwrap_or_default(), waiting.message.as_deref().unwrap_or_default())
+    })
+}
+
+/// The memory that the container may use, if that is limited.
+pub(crate) fn memory_limit(pod: &Pod, name: &str) -> Option<String> {
+    let limit = container(pod, name)?.resources.as_ref()?.limits.as_ref()?.get("memory")?;
+    Some(limit.0.clone())
 }
 
 /// The path that the readiness probe of a container asks for.
-pub(crate) fn readiness_path<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
-    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-    let found = containers.iter().find(|found| found.name == container)?;
-    found.readiness_probe.as_ref()?.http_get.as_ref()?.path.as_deref()
+pub(crate) fn readiness_path<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    container(pod, name)?.readiness_probe.as_ref()?.http_get.as_ref()?.path.as_deref()
 }
 
-/// ` on NODE`, once the pod has one.
-pub(crate) fn on_node(pod: &Pod) -> String {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    node.map_or_else(String::new, |node| format!(" on {node}"))
+/// Whether Spin's shim runs the pod, which says of a container's end less than others do.
+pub(crate) fn is_of_spin(pod: &Pod) -> bool {
+    let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref());
+    class.is_some_and(|class| class.contains("spin"))
 }
 
-/// What serves now: each commit with how many of its pods are ready, the most first.
-pub(crate) fn serving(pods: &[Arc<Pod>]) -> Vec<(String, usize)> {
-    let mut commits: Vec<(String, usize)> = Vec::new();
-    for pod in pods.iter().filter(|pod| !is_over(pod) && ready_since(pod).is_some()) {
+pub(crate) fn node(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref())
+}
+
+/// `NAME on NODE`, once the pod has one.
+pub(crate) fn located(pod: &Pod) -> String {
+    format!("{}{}", pod.name_any(), on_node(node(pod)))
+}
+
+/// How often an event happened: old and new ways to count.
+pub(crate) fn occurrences(event: &Event) -> i32 {
+    let series = event.series.as_ref().and_then(|series| series.count);
+    event.count.or(series).unwrap_or(1).max(1)
+}
+
+/// When an event happened last: old and new ways to say so.
+pub(crate) fn last_seen(event: &Event) -> Option<Timestamp> {
+    let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
+    let time = event.last_timestamp.as_ref().map(|time| time.0);
+    series.or(time).or(event.event_time.as_ref().map(|time| time.0))
+}
+
+/// What serves now: each commit with how many of `pods` are ready, the most first.
+pub(crate) fn serving(pods: &[Arc<Pod>]) -> Vec<(&str, usize)> {
+    let mut commits: Vec<(&str, usize)> = Vec::new();
+    for pod in pods.iter().filter(|pod| is_ready(pod)) {
         let commit = pod.annotations().get(COMMIT).map_or("an unknown commit", String::as_str);
-        match commits.iter_mut().find(|(found, _)| found == commit) {
+        match commits.iter_mut().find(|(found, _)| *found == commit) {
             Some((_, count)) => *count += 1,
-            None => commits.push((commit.to_owned(), 1)),
+            None => commits.push((commit, 1)),
         }
     }
     commits.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

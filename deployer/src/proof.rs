@@ -1,4 +1,4 @@
-//! The proof: each pod is asked, through the API server, which commit it runs.
+//! The proof: each pod is asked, through the API server, which commit it runs, and its image's digest is compared.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,9 +9,11 @@ use kube::ResourceExt as _;
 use serde::Deserialize;
 
 use crate::cluster::{Cluster, answer_of};
-use crate::outcome::{Ending, Outcome};
-use crate::output::Output;
-use crate::template::short;
+use crate::commit::short;
+use crate::image::{Image, digest_of};
+use crate::outcome::{Ending, Reason};
+use crate::pod;
+use crate::report::Run;
 
 /// Pods asked at the same time.
 const AT_ONCE: usize = 16;
@@ -22,53 +24,47 @@ struct Version {
     commit: String,
 }
 
-/// Asks every one of `pods` for its commit, which must be `commit`. One that cannot be asked is a warning: it is ready,
-/// and networks may keep the API server from it.
+/// Holds every one of `pods` to `commit` by what it answers, and to one digest, which is that of `image` where that
+/// names one. A pod that cannot be asked is a warning: it is ready, and networks may keep the API server from it.
 ///
 /// # Errors
-/// Where a pod runs another commit, or the pods run images of different content.
-pub(crate) async fn prove(cluster: &Cluster, pods: &[Arc<Pod>], commit: &str, output: &Output) -> Result<(), Ending> {
+/// Where a pod runs another commit, or an image of other content.
+pub(crate) async fn prove(
+    cluster: &Cluster,
+    pods: &[Arc<Pod>],
+    (commit, image): (&str, &str),
+    run: &mut Run,
+) -> Result<(), Ending> {
     let answers = stream::iter(pods).map(|pod| async move { (pod, ask(cluster, pod).await) }).buffered(AT_ONCE);
     let answers: Vec<_> = answers.collect().await;
-
-    let mut agreed = 0;
-    let mut others = Vec::new();
-    let mut silent = Vec::new();
+    let (mut agreed, mut others, mut silent) = (0, Vec::new(), Vec::new());
+    let sight = run.sight.get_or_insert_default();
     for (pod, answer) in answers {
         let name = pod.name_any();
         match answer {
             Ok(found) => {
-                output.record(|report| {
-                    if let Some(reported) = report.pods.iter_mut().find(|reported| reported.name == name) {
-                        reported.commit = Some(found.clone());
-                    }
-                });
                 if found == commit {
                     agreed += 1;
                 } else {
-                    others.push(format!("pod {name} answers with {}", short(&found)));
+                    others.push(format!("pod {} answers with {}", pod::located(pod), short(&found)));
                 }
+                sight.proved.insert(name, found);
             }
             Err(why) => silent.push(format!("pod {name}: {why}")),
         }
     }
-    let images: BTreeSet<String> = pods.iter().filter_map(|pod| image_of(pod)).collect();
-    if !others.is_empty() {
-        output.record(|report| report.evidence.clone_from(&others));
-        let cause =
-            format!("{} of {} pods run another commit than {}: {}", others.len(), pods.len(), short(commit), others[0]);
-        return Err(Ending::new(Outcome::Broken, cause));
+    if let Some(first) = others.first() {
+        let (wrong, all, commit) = (others.len(), pods.len(), short(commit));
+        let cause = format!("{wrong} of {all} pods run another commit than {commit}: {first}");
+        run.evidence.clone_from(&others);
+        return Err(Ending::new(Reason::WrongCommit, cause));
     }
-    if images.len() > 1 {
-        output.record(|report| report.evidence = images.iter().map(|image| format!("image {image}")).collect());
-        let cause = format!("the pods run {} different images under one tag", images.len());
-        return Err(Ending::new(Outcome::Broken, cause));
-    }
+    compare_digests(pods, image, run)?;
     if let Some(one) = silent.first() {
-        output.warn(&format!("{} of {} pods do not say which commit they run; {one}", silent.len(), pods.len()));
+        run.output.warn(&format!("{} of {} pods do not say which commit they run; {one}", silent.len(), pods.len()));
     }
     if agreed > 0 {
-        output.say(&format!("proved: {agreed} of {} pods answer with {}", pods.len(), short(commit)));
+        run.output.say(&format!("proved: {agreed} of {} pods answer with {}", pods.len(), short(commit)));
     }
     Ok(())
 }
@@ -81,8 +77,29 @@ async fn ask(cluster: &Cluster, pod: &Pod) -> Result<String, String> {
     Ok(version.commit)
 }
 
-/// What the first container's image is made of, by its digest.
-fn image_of(pod: &Pod) -> Option<String> {
-    let statuses = pod.status.as_ref()?.container_statuses.as_deref()?;
-    statuses.first().map(|status| status.image_id.clone()).filter(|image| !image.is_empty())
+/// containerd reports the digest that was asked for, also where that is an index's: a digest that differs is another
+/// image. <https://github.com/containerd/containerd/blob/v2.1.0/internal/cri/server/container_status.go>
+fn compare_digests(pods: &[Arc<Pod>], image: &str, run: &mut Run) -> Result<(), Ending> {
+    let asked = image.parse::<Image>().ok().and_then(|image| image.digest().map(str::to_owned));
+    let found: BTreeSet<&str> = pods.iter().filter_map(|pod| digest_of(image_id(pod, image)?)).collect();
+    let is_one = found.len() <= 1 && asked.as_deref().is_none_or(|asked| found.iter().all(|found| *found == asked));
+    if is_one {
+        return Ok(());
+    }
+    let of_pod = |pod: &Arc<Pod>| Some(format!("pod {} runs {}", pod::located(pod), digest_of(image_id(pod, image)?)?));
+    run.evidence = pods.iter().filter_map(of_pod).collect();
+    let found: Vec<&str> = found.into_iter().collect();
+    let cause = match asked {
+        Some(asked) => format!("the pods run {}, and {asked} was asked for", found.join(", ")),
+        None => format!("the pods run {} different images under one tag: {}", found.len(), found.join(", ")),
+    };
+    Err(Ending::new(Reason::WrongDigest, cause))
+}
+
+/// What the runtime says of the container that runs `image`.
+fn image_id<'a>(pod: &'a Pod, image: &str) -> Option<&'a str> {
+    let containers = pod.spec.as_ref()?.containers.as_slice();
+    let container = containers.iter().find(|container| container.image.as_deref() == Some(image));
+    let name = &container.or(containers.first())?.name;
+    pod::container_statuses(pod).find(|status| &status.name == name).map(|status| status.image_id.as_str())
 }

@@ -1,191 +1,177 @@
-//! Going back: the pod template of the revision before, and nothing else of it.
+//! The rollback: the pod template of the previous revision, and nothing else of it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::ResourceExt as _;
-use kube::api::{ApiResource, DynamicObject, ListParams};
-use tokio::time::Instant;
+use kube::api::{ApiResource, DynamicObject};
+use tokio::time::{Instant, sleep};
 
-use crate::cluster::{Cluster, Unwritten, persistently, typed};
-use crate::outcome::{Ending, Outcome};
-use crate::output::{Output, RollbackReport, seconds};
+use crate::apply::{ATTEMPTS, superseded, typed};
+use crate::cluster::{Cluster, Unwritten};
+use crate::commit::{COMMIT, short};
+use crate::diagnosis::diagnose;
+use crate::follow::{self, End, Followed, Task, follow};
+use crate::outcome::{Ending, Reason};
+use crate::output::seconds;
+use crate::proof::prove;
+use crate::report::{Rollback, Run};
 use crate::revision::{self, HASH};
-use crate::rollout::Target;
-use crate::template::{CHANGE_CAUSE, COMMIT, short};
-use crate::verdict::{superseded, timed_out};
-use crate::watch::{End, Followed, follow, selector};
-use crate::{diagnosis, permissions, proof};
+use crate::target::Target;
+use crate::template::CHANGE_CAUSE;
+use crate::watch::Watch;
 
-/// How often somebody may write in between.
-const ATTEMPTS: usize = 10;
+/// What is missing where nothing can be rolled back to.
+const NONE: &str = "no earlier revision that was ever available";
+/// Before it is read again what became of a write whose answer was lost.
+const PAUSE: Duration = Duration::from_millis(500);
 
-/// Puts the revision before back because a person says so.
+/// Restores the previous revision because a person says so.
 pub(crate) async fn roll_back(
     cluster: &Cluster,
     name: &str,
     timeout: Duration,
-    output: &Output,
+    run: &mut Run,
 ) -> Result<Ending, Ending> {
-    permissions::check(cluster, permissions::to_go_back(name)).await?;
+    let live = cluster.deployment(name).await?;
+    let deployment = typed(&live)?;
+    let mut watch = Watch::begin(cluster, name, &revision::selector(&deployment)).await?;
+    run.sight = Some(follow::before(&mut watch, cluster, &Target::of(&deployment)));
     let since = Instant::now();
-    let Some(undone) = undo(cluster, name, None).await? else {
-        let cause = format!("Deployment {name} has no earlier revision to go back to: nothing was changed");
-        return Err(Ending::new(Outcome::Failed, cause));
+    let Some(target) = undo(cluster, name, None, run).await? else {
+        let cause = format!("Deployment {name} has {NONE}: nothing was changed");
+        return Err(Ending::new(Reason::NoEarlierRevision, cause));
     };
-    let commit = undone.commit.clone();
-    output.record(|report| {
-        report.changed = true;
-        report.commit.clone_from(&commit);
-        report.image = undone.target.images.first().cloned();
-    });
-    let followed = follow_back(cluster, &undone, timeout, output).await?;
+    run.commit.clone_from(&target.commit);
+    run.image = target.images.first().cloned();
+    let cluster = cluster.after_change();
+    let followed = follow_back((&cluster, &mut watch), &target, timeout, run).await?;
     match &followed.end {
         End::Done => {
-            if let Some(commit) = &commit {
-                proof::prove(cluster, &followed.assessment.ready, commit, output).await?;
+            if let Some(commit) = &target.commit {
+                let image = target.images.first().map_or("", String::as_str);
+                prove(&cluster, &followed.assessment.ready, (commit, image), run).await?;
             }
-            let now = commit.as_deref().map_or("the revision before", short);
-            let after = seconds(since.elapsed());
-            Ok(Ending::new(Outcome::Done, format!("{name} went back to {now} ({after:.1} s)")))
+            let (now, after) = (named(&target), seconds(since.elapsed()));
+            Ok(Ending::done(format!("{name} is rolled back to {now} ({after:.1} s)")))
         }
-        End::Failed(cause) => {
-            diagnosis::diagnose(cluster, name, cause, &followed.seen, output).await;
-            Err(Ending::new(Outcome::Failed, format!("going back failed: {}", cause.summary)))
+        End::Failed(trouble) => {
+            diagnose(&cluster, trouble, (&followed.seen, false), run).await;
+            Err(Ending::new(trouble.cause.reason(), format!("the rollback failed: {trouble}")))
         }
-        End::Superseded(by) => Err(superseded(cluster, name, by, output)),
-        End::TimedOut => Err(timed_out(cluster, name, timeout, &followed, output)),
+        End::Superseded(by) => Err(superseded(by)),
+        End::TimedOut => Err(timed_out(&followed, timeout)),
     }
 }
 
-/// Puts the revision before back after a failure. The failure stays one.
-pub(crate) async fn go_back(
-    cluster: &Cluster,
-    name: &str,
-    failed: &Target,
-    failure: Ending,
+/// Time is up.
+pub(crate) fn timed_out(followed: &Followed, timeout: Duration) -> Ending {
+    let (limit, how_far) = (timeout.as_secs(), followed.how_far());
+    Ending::new(Reason::TimedOut, format!("not ended within {limit} s: {how_far}; the rollout continues"))
+}
+
+/// Restores the previous revision after a failure. The failure stays one.
+pub(crate) async fn undo_failure(
+    (cluster, watch): (&Cluster, &mut Watch),
+    (failed, failure): (&Target, Ending),
     timeout: Duration,
-    output: &Output,
-) -> Result<Ending, Ending> {
-    let note = |outcome, commit: Option<&str>, cause: Option<String>| {
-        let commit = commit.map(str::to_owned);
-        output.record(|report| report.rollback = Some(RollbackReport { outcome, commit, cause }));
+    run: &mut Run,
+) -> Ending {
+    run.output.say(&format!("failed: {}", failure.cause));
+    let undone = undo(cluster, &failed.name, Some(failed), run).await;
+    let commit = undone.as_ref().ok().and_then(|target| target.as_ref()?.commit.clone());
+    let ended = match &undone {
+        Ok(Some(target)) => follow_back((cluster, watch), target, timeout, run).await.map(Some),
+        Ok(None) => Ok(None),
+        Err(ending) => Err(ending.clone()),
     };
-    let broken =
-        |why: &str| Ending::new(Outcome::Broken, format!("{}; and the rollback failed, too: {why}", failure.cause));
-    output.say(&format!("failed: {}", failure.cause));
-    let undone = match undo(cluster, name, Some(failed)).await {
-        Ok(Some(undone)) => undone,
-        Ok(None) => {
-            note("none", None, Some("there is no earlier revision to go back to: nothing was changed".to_owned()));
-            return Err(failure);
-        }
-        Err(ending) if ending.outcome == Outcome::Superseded => {
-            note("none", None, Some(ending.cause.clone()));
-            return Err(Ending::new(Outcome::Superseded, format!("{}; {}", failure.cause, ending.cause)));
-        }
-        Err(ending) => {
-            note("failed", None, Some(ending.cause.clone()));
-            return Err(broken(&ending.cause));
-        }
-    };
-    let commit = undone.commit.as_deref();
-    match follow_back(cluster, &undone, timeout, output).await {
-        Ok(followed) => {
-            let why = match &followed.end {
-                End::Done => {
-                    note("done", commit, None);
-                    return Err(failure);
-                }
-                End::Superseded(by) => {
-                    note("none", commit, Some(format!("{by} was applied meanwhile")));
-                    return Err(superseded(cluster, name, by, output));
-                }
-                End::Failed(cause) => cause.summary.clone(),
-                End::TimedOut => format!("not ended within {} s", timeout.as_secs()),
+    let by_another = |by: &str| Ending::new(Reason::Superseded, format!("{}; {}", failure.cause, superseded(by).cause));
+    let (outcome, cause, ending) = match ended {
+        Ok(None) => ("none", Some(format!("there is {NONE}: nothing was rolled back")), failure),
+        Ok(Some(Followed { end: End::Done, .. })) => ("done", None, failure),
+        Ok(Some(Followed { end: End::Superseded(by), .. })) => ("none", Some(superseded(&by).cause), by_another(&by)),
+        Err(ending) if ending.reason == Some(Reason::Superseded) => ("none", Some(ending.cause.clone()), ending),
+        // What is not known to have failed is not known to be broken.
+        Err(ending) if failure.reason == Some(Reason::AccessLost) => ("failed", Some(ending.cause), failure),
+        ended => {
+            let why = match ended {
+                Ok(Some(Followed { end: End::Failed(trouble), .. })) => trouble.to_string(),
+                Err(ending) => ending.cause,
+                _ => format!("not ended within {} s", timeout.as_secs()),
             };
-            note("failed", commit, Some(why.clone()));
-            Err(broken(&why))
+            let cause = format!("{}; and the rollback failed, too: {why}", failure.cause);
+            ("failed", Some(why), Ending::new(Reason::RollbackFailed, cause))
         }
-        Err(ending) => {
-            note("failed", commit, Some(ending.cause.clone()));
-            Err(broken(&ending.cause))
-        }
-    }
+    };
+    run.rollback = Some(Rollback { outcome, commit, cause });
+    ending
+}
+
+fn named(target: &Target) -> &str {
+    target.commit.as_deref().map_or("the previous revision, which names no commit", short)
 }
 
 async fn follow_back(
-    cluster: &Cluster,
-    undone: &Undone,
-    timeout: Duration,
-    output: &Output,
+    (cluster, watch): (&Cluster, &mut Watch),
+    target: &Target,
+    limit: Duration,
+    run: &mut Run,
 ) -> Result<Followed, Ending> {
-    let commit = undone.commit.as_deref().map_or("the revision before, which says no commit", short);
-    output.say(&format!("going back to {commit}"));
-    follow(cluster, &undone.deployment, &undone.target, Instant::now(), timeout, output).await
+    run.output.say(&format!("rolling back to {}", named(target)));
+    follow(cluster, watch, &Task { target, since: Instant::now(), limit }, run).await
 }
 
-/// What was gone back to.
-struct Undone {
-    /// The Deployment as it is now.
-    deployment: Deployment,
-    /// What is to be waited for.
-    target: Target,
-    /// The commit that was gone back to, if that revision has one.
-    commit: Option<String>,
-}
-
-/// Puts the revision before back. None if there is none, and nothing is changed then. Where a rollout `failed`, it is
+/// Restores the previous revision. None if there is none, and nothing is changed then. Where a rollout `failed`, it is
 /// only that one which is undone, not what somebody has applied since.
 ///
 /// It is written whole, not applied: an apply would leave in place what others have added to the template since.
-async fn undo(cluster: &Cluster, name: &str, failed: Option<&Target>) -> Result<Option<Undone>, Ending> {
-    let resource = ApiResource::erase::<Deployment>(&());
+async fn undo(cluster: &Cluster, name: &str, failed: Option<&Target>, run: &mut Run) -> Result<Option<Target>, Ending> {
+    let refused = |cluster: &Cluster, error| {
+        cluster.ending(&format!("restore the previous revision of Deployment {name}"), error)
+    };
     for _ in 0..ATTEMPTS {
-        let live = persistently(async || cluster.live(&resource, name).await).await;
-        let Some(mut live) = live.map_err(|error| cluster.ending(&format!("read Deployment {name}"), &error))? else {
-            return Err(Ending::new(Outcome::Rejected, cluster.no_deployment(name)));
-        };
-        let deployment: Deployment = typed(&live)?;
+        let mut live = cluster.deployment(name).await?;
+        let deployment = typed(&live)?;
         if let Some(by) = failed.and_then(|target| target.superseded_by(&deployment)) {
-            return Err(Ending::new(
-                Outcome::Superseded,
-                format!("{by} was applied meanwhile: nothing was rolled back"),
-            ));
+            let cause = format!("{by} was applied meanwhile: nothing was rolled back");
+            return Err(Ending::new(Reason::Superseded, cause));
         }
         let Some(revision) = previous(cluster, &deployment).await? else { return Ok(None) };
         let commit = revision.data["spec"]["template"]["metadata"]["annotations"][COMMIT].as_str().map(str::to_owned);
         restore(&mut live, &revision, commit.as_deref());
-        let before = deployment.metadata.generation;
-        match cluster.replace(&resource, &live).await {
-            Ok(written) => {
-                let deployment = typed(&written)?;
-                let target = Target { undoing: true, ..Target::of(&deployment, before, cluster.now()) };
-                return Ok(Some(Undone { deployment, target, commit }));
+        let now = cluster.now();
+        let written = cluster.replace(&live).await;
+        run.changed |= matches!(written, Ok(_) | Err(Unwritten::Lost));
+        let written = match written {
+            Ok(written) => typed(&written)?,
+            Err(Unwritten::Stale) => continue,
+            Err(Unwritten::Refused(error)) => return Err(refused(cluster, &error)),
+            Err(Unwritten::Lost) => {
+                sleep(PAUSE).await;
+                let written = typed(&cluster.after_change().deployment(name).await?)?;
+                if written.metadata.generation == deployment.metadata.generation {
+                    continue; // the request itself was lost
+                }
+                written
             }
-            Err(Unwritten::Stale) => {}
-            Err(Unwritten::Refused(error)) => {
-                return Err(cluster.ending(&format!("put the revision before back into Deployment {name}"), &error));
-            }
-        }
+        };
+        let target = Target::of(&written).written(deployment.metadata.generation, now);
+        return Ok(Some(Target { undoing: true, ..target }));
     }
-    let cause = format!("cannot go back: somebody else keeps writing to Deployment {name}");
-    Err(Ending::new(Outcome::Rejected, cause))
+    let cause = format!("somebody else keeps writing to Deployment {name}: {ATTEMPTS} attempts");
+    Err(Ending::new(Reason::Contested, cause))
 }
 
-/// The `ReplicaSet` of the revision to go back to.
+/// The `ReplicaSet` of the revision to roll back to.
 async fn previous(cluster: &Cluster, deployment: &Deployment) -> Result<Option<DynamicObject>, Ending> {
-    let resource = ApiResource::erase::<ReplicaSet>(&());
-    let of_deployment = ListParams::default().labels(&selector(deployment));
-    let sets = persistently(async || cluster.dynamic(&resource).list(&of_deployment).await).await;
-    let sets = sets.map_err(|error| cluster.ending("list the ReplicaSets", &error))?.items;
+    let sets = cluster.list(&ApiResource::erase::<ReplicaSet>(&()), &revision::selector(deployment)).await;
+    let sets = sets.map_err(|error| cluster.ending("list the ReplicaSets", &error))?;
     let known: Vec<Arc<ReplicaSet>> =
         sets.iter().filter_map(|set| set.clone().try_parse().ok()).map(Arc::new).collect();
     let Some(chosen) = revision::previous(deployment, &known) else { return Ok(None) };
     Ok(sets.iter().find(|set| set.metadata.uid == chosen.metadata.uid).cloned())
 }
-
 fn restore(live: &mut DynamicObject, revision: &DynamicObject, commit: Option<&str>) {
     let mut template = revision.data["spec"]["template"].clone();
     if let Some(labels) = template["metadata"]["labels"].as_object_mut() {

@@ -1,5 +1,4 @@
-//! The rollout as it goes on: what the API server sends is kept in stores, each change is judged, and what a person
-//! wants to know of it is told.
+//! What the API server sends of a Deployment, kept in stores.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,119 +7,29 @@ use futures_util::stream::{BoxStream, SelectAll, select_all};
 use futures_util::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::Api;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 use crate::cluster::Cluster;
-use crate::outcome::{Ending, Outcome};
-use crate::output::{Output, PodReport, seconds};
+use crate::outcome::{Ending, Reason};
 use crate::pod;
-use crate::rollout::{Assessment, Cause, Snapshot, Target, Verdict, assess};
-use crate::template::{COMMIT, short};
+use crate::rollout::Snapshot;
 
-/// One line about an API server that is away does for so long.
-const QUIET: Duration = Duration::from_secs(30);
-/// How long after an error of a watch it may still lag behind: longer than between two attempts to begin it again.
-const BLINDNESS: Duration = Duration::from_secs(3);
-/// How long we must be refused before that is believed.
-const REFUSAL: Duration = Duration::from_secs(10);
-
-/// How a rollout ended, and what was to be seen then.
-pub(crate) struct Followed {
-    /// How.
-    pub(crate) end: End,
-    /// What the stores held.
-    pub(crate) seen: Snapshot,
-    /// What was made of it.
-    pub(crate) assessment: Assessment,
-}
-
-/// How a rollout ended.
-pub(crate) enum End {
-    /// Every wanted pod runs the new revision, and none is left of an older one.
-    Done,
-    /// It will not succeed.
-    Failed(Box<Cause>),
-    /// Something else was applied: what.
-    Superseded(String),
-    /// Time is up.
-    TimedOut,
-}
-
-/// Follows the rollout of `target`, applied at `since`, until it is decided, for `limit` at most.
-///
-/// # Errors
-/// Only where the API server does not let us look any longer; one that is away is waited for.
-pub(crate) async fn follow(
-    cluster: &Cluster,
-    deployment: &Deployment,
-    target: &Target,
-    since: Instant,
-    limit: Duration,
-    output: &Output,
-) -> Result<Followed, Ending> {
-    let mut watch = Watch::of(cluster, deployment);
-    let mut progress = Progress::begin(output, target, since, cluster.now());
-    let deadline = since + limit;
-    let mut judged = None;
-    loop {
-        let mut recheck = deadline;
-        if let Some(sight) = progress.blind_until() {
-            // What is known may be out of date, and time alone must make nothing certain of it.
-            recheck = sight;
-        } else if watch.is_complete() {
-            let seen = watch.snapshot();
-            let now = cluster.now();
-            let assessment = assess(target, &seen, now);
-            progress.tell(&assessment, &seen);
-            if let Some(end) = end_of(&assessment.verdict) {
-                return Ok(Followed { end, seen, assessment });
-            }
-            watch.look_into(assessment.suspect.as_deref());
-            if let Some(at) = assessment.recheck {
-                let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-                recheck = Instant::now() + wait + Duration::from_millis(10);
-            }
-            judged = Some((seen, assessment));
-        }
-        tokio::select! {
-            change = watch.next() => progress.note_trouble(cluster, change)?,
-            () = sleep_until(recheck.min(deadline)) => {}
-        }
-        // What came together is judged together.
-        while let Some(change) = watch.next().now_or_never() {
-            progress.note_trouble(cluster, change)?;
-        }
-        if Instant::now() >= deadline {
-            let (seen, assessment) = judged.unwrap_or_else(|| {
-                let nothing = Snapshot::default();
-                let assessment = assess(target, &nothing, cluster.now());
-                (nothing, assessment)
-            });
-            return Ok(Followed { end: End::TimedOut, seen, assessment });
-        }
-    }
-}
-
-fn end_of(verdict: &Verdict) -> Option<End> {
-    match verdict {
-        Verdict::Wait | Verdict::Serving => None,
-        Verdict::Done => Some(End::Done),
-        Verdict::Failed(cause) => Some(End::Failed(cause.clone())),
-        Verdict::Superseded(by) => Some(End::Superseded(by.clone())),
-    }
-}
+/// How long the first lists may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The stores that follow the cluster, and the streams that fill them.
-struct Watch<'a> {
-    cluster: &'a Cluster,
+pub(crate) struct Watch {
     name: String,
+    api: Api<Event>,
+    known: Vec<String>,
     deployments: Store<Deployment>,
     replica_sets: Store<ReplicaSet>,
     pods: Store<Pod>,
@@ -128,6 +37,9 @@ struct Watch<'a> {
     complete: [bool; 3],
     changes: SelectAll<BoxStream<'static, Change>>,
     suspect: Option<Suspect>,
+    /// The uids of the pods that were on their way out, and when the last one was gone.
+    leaving: HashSet<String>,
+    room_since: Option<Timestamp>,
 }
 
 /// What a stream says: its place, and whether its store holds a whole list now.
@@ -141,46 +53,111 @@ struct Suspect {
     changes: BoxStream<'static, Change>,
 }
 
-impl<'a> Watch<'a> {
-    fn of(cluster: &'a Cluster, deployment: &Deployment) -> Self {
-        let name = deployment.name_any();
-        let labels = watcher::Config::default().labels(&selector(deployment));
+impl Watch {
+    /// Watches a Deployment, whether there is one or not, and what `labels` select. Waits for the first lists, which say
+    /// what there was before, and makes sure that watching is allowed, too.
+    pub(crate) async fn begin(cluster: &Cluster, name: &str, labels: &str) -> Result<Self, Ending> {
+        let of_labels = watcher::Config::default().labels(labels);
         let by_name = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let (deployments, first) = store(0, cluster.api(), by_name, |_| {});
-        // Their managed fields are most of their bytes; those of pods say when a status was written.
         let (replica_sets, second) =
-            store(1, cluster.api(), labels.clone(), |set: &mut ReplicaSet| set.metadata.managed_fields = None);
-        let (pods, third) = store(2, cluster.api(), labels, |_| {});
-        let changes = select_all([first, second, third]);
-        Self { cluster, name, deployments, replica_sets, pods, complete: [false; 3], changes, suspect: None }
+            store(1, cluster.api(), of_labels.clone(), |set: &mut ReplicaSet| set.metadata.managed_fields = None);
+        let (pods, third) = store(2, cluster.api(), of_labels, keep_status_time);
+        let mut watch = Self {
+            name: name.to_owned(),
+            api: cluster.api(),
+            known: Vec::new(),
+            deployments,
+            replica_sets,
+            pods,
+            complete: [false; 3],
+            changes: select_all([first, second, third]),
+            suspect: None,
+            leaving: HashSet::new(),
+            room_since: None,
+        };
+        watch.first_lists(cluster).await?;
+        let forbidden = |error: kube::Error| cluster.ending("watch what there is", &error);
+        cluster.may_watch::<Deployment>(&format!("metadata.name={name}"), "").await.map_err(forbidden)?;
+        cluster.may_watch::<ReplicaSet>("", labels).await.map_err(forbidden)?;
+        cluster.may_watch::<Pod>("", labels).await.map_err(forbidden)?;
+        Ok(watch)
     }
 
-    fn is_complete(&self) -> bool {
+    async fn first_lists(&mut self, cluster: &Cluster) -> Result<(), Ending> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut last = None;
+        while !self.is_complete() {
+            match timeout_at(deadline, self.next()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => match of_server(error) {
+                    Some(error @ kube::Error::Api(_)) if !is_busy(&error) => {
+                        return Err(cluster.ending("list what there is", &error));
+                    }
+                    // One that is not there is not waited for, before anything is changed.
+                    Some(error) if last.is_some() => return Err(cluster.ending("list what there is", &error)),
+                    error => last = error,
+                },
+                Err(_) => {
+                    let limit = PATIENCE.as_secs();
+                    let why = last.map_or_else(String::new, |error| format!(" ({})", cluster.explain(&error)));
+                    let cause = format!("the API server gave no whole lists of what there is within {limit} s{why}");
+                    return Err(Ending::new(Reason::ApiServerUnreachable, cause));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every store holds a whole list.
+    pub(crate) fn is_complete(&self) -> bool {
         self.complete.iter().all(|&complete| complete)
     }
 
-    fn snapshot(&self) -> Snapshot {
+    /// What the stores hold at `now`.
+    pub(crate) fn snapshot(&mut self, now: Timestamp) -> Snapshot {
+        let pods = self.pods.state();
+        let leaving = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some());
+        let leaving: HashSet<String> = leaving.filter_map(|pod| pod.metadata.uid.clone()).collect();
+        if leaving.is_empty() && !self.leaving.is_empty() {
+            self.room_since = Some(now);
+        }
+        self.leaving = leaving;
         let events = self.suspect.as_ref().filter(|suspect| suspect.complete);
+        let deployment = self.deployments.find(|deployment| deployment.name_any() == self.name);
+        let uid = deployment.as_ref().and_then(|deployment| deployment.metadata.uid.clone());
+        self.known.extend(uid.filter(|uid| !self.known.contains(uid)));
         Snapshot {
-            deployment: self.deployments.find(|deployment| deployment.name_any() == self.name),
+            deployment,
+            known: self.known.clone(),
             replica_sets: self.replica_sets.state(),
-            pods: self.pods.state(),
-            events: events.map(|suspect| (suspect.uid.clone(), suspect.events.state())),
+            pods,
+            events: events.map(|suspect| {
+                let mut events = suspect.events.state();
+                events.sort_by_key(|event| pod::last_seen(event));
+                (suspect.uid.clone(), events)
+            }),
+            room_since: self.room_since,
         }
     }
 
     /// Follows the events of this pod from now on.
-    fn look_into(&mut self, uid: Option<&str>) {
+    pub(crate) fn look_into(&mut self, uid: Option<&str>) {
         let Some(uid) = uid.filter(|uid| self.suspect.as_ref().is_none_or(|suspect| &suspect.uid != uid)) else {
             return;
         };
         let of_pod = watcher::Config::default().fields(&format!("involvedObject.uid={uid}"));
-        let (events, changes) = store(self.complete.len(), self.cluster.api(), of_pod, |_| {});
+        let (events, changes) = store(self.complete.len(), self.api.clone(), of_pod, |_| {});
         self.suspect = Some(Suspect { uid: uid.to_owned(), events, complete: false, changes });
     }
 
+    /// What has come already.
+    pub(crate) fn take(&mut self) -> Option<watcher::Result<()>> {
+        self.next().now_or_never()
+    }
+
     /// The next thing that any of the streams has to say; they go on for ever.
-    async fn next(&mut self) -> watcher::Result<()> {
+    pub(crate) async fn next(&mut self) -> watcher::Result<()> {
         let suspected = async {
             match &mut self.suspect {
                 Some(suspect) => suspect.changes.next().await,
@@ -192,14 +169,46 @@ impl<'a> Watch<'a> {
             change = suspected => change,
         };
         let Some((source, what)) = change else { return std::future::pending().await };
-        if what? {
-            match self.complete.get_mut(source) {
-                Some(complete) => *complete = true,
-                None => self.suspect.iter_mut().for_each(|suspect| suspect.complete = true),
-            }
+        match self.complete.get_mut(source) {
+            Some(complete) => *complete |= what?,
+            // Where events may not be read, it is judged without them.
+            None => self
+                .suspect
+                .iter_mut()
+                .for_each(|suspect| suspect.complete |= what.as_ref().map_or_else(is_refusal, |&whole| whole)),
         }
         Ok(())
     }
+}
+
+/// The API server's error, or what kept it from answering. None where the watcher helps itself.
+pub(crate) fn of_server(error: watcher::Error) -> Option<kube::Error> {
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        NoResourceVersion => None,
+        WatchError(status) => Some(kube::Error::Api(status)),
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => Some(error),
+    }
+}
+
+fn is_busy(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 429 || status.code >= 500)
+}
+
+fn is_refusal(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+    matches!(error, InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) if status.code == 403)
+}
+
+/// Of a pod's managed fields, which are most of its bytes, only when its status was written.
+fn keep_status_time(pod: &mut Pod) {
+    let written = pod::status_since(pod);
+    let entry = ManagedFieldsEntry {
+        subresource: Some("status".to_owned()),
+        time: Some(Time(written)),
+        ..ManagedFieldsEntry::default()
+    };
+    pod.metadata.managed_fields = Some(vec![entry]);
 }
 
 /// A store of what `config` selects, and the stream that must be polled to fill it.
@@ -221,36 +230,6 @@ where
     (store, changes.boxed())
 }
 
-/// The labels by which the Deployment finds its pods.
-pub(crate) fn selector(deployment: &Deployment) -> String {
-    let selector = deployment.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default();
-    kube::core::Selector::try_from(selector).map_or_else(|_| String::new(), |selector| selector.to_string())
-}
-
-/// Notes which pods there are, and what serves.
-pub(crate) fn show_pods(seen: &Snapshot, wanted: i32, output: &Output) {
-    let mut pods: Vec<PodReport> = seen
-        .pods
-        .iter()
-        .filter(|pod| !pod::is_over(pod))
-        .map(|pod| PodReport {
-            name: pod.name_any(),
-            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-            ready: pod::is_ready(pod),
-            commit: pod.annotations().get(COMMIT).cloned(),
-        })
-        .collect();
-    pods.sort_by(|a, b| a.name.cmp(&b.name));
-    let serving = pod::serving(&seen.pods);
-    let parts = serving.iter().map(|(commit, count)| format!("{} on {count} of {wanted} pods", short(commit)));
-    let parts: Vec<String> = parts.collect();
-    let serves = if parts.is_empty() { "nothing: no pod is ready".to_owned() } else { parts.join(", ") };
-    output.record(|report| {
-        report.pods = pods;
-        report.serves_now = Some(serves);
-    });
-}
-
 /// Between attempts to reach the API server again. A person waits, so it is not left alone for long.
 #[derive(Default)]
 struct Doubling(u32);
@@ -268,143 +247,5 @@ impl Iterator for Doubling {
 impl Backoff for Doubling {
     fn reset(&mut self) {
         self.0 = 0;
-    }
-}
-
-/// What was told already.
-struct Progress<'a> {
-    output: &'a Output,
-    target: &'a Target,
-    since: Instant,
-    since_then: Timestamp,
-    announced: HashSet<String>,
-    warned: HashSet<String>,
-    fewest_ready: usize,
-    had_old: bool,
-    is_serving: bool,
-    last_trouble: Option<Instant>,
-    /// When the API server first refused us, and when last.
-    refused: Option<(Instant, Instant)>,
-}
-
-impl<'a> Progress<'a> {
-    fn begin(output: &'a Output, target: &'a Target, since: Instant, now: Timestamp) -> Self {
-        // Timestamps of the cluster have whole seconds, and are therefore up to one too early.
-        let ago = SignedDuration::try_from(since.elapsed()).unwrap_or_default() + SignedDuration::from_secs(1);
-        Self {
-            output,
-            target,
-            since,
-            since_then: now.saturating_sub(ago).unwrap_or(Timestamp::MIN),
-            announced: HashSet::new(),
-            warned: HashSet::new(),
-            fewest_ready: usize::MAX,
-            had_old: false,
-            is_serving: false,
-            last_trouble: None,
-            refused: None,
-        }
-    }
-
-    fn tell(&mut self, assessment: &Assessment, seen: &Snapshot) {
-        let output = self.output;
-        show_pods(seen, assessment.wanted, output);
-        self.fewest_ready = self.fewest_ready.min(seen.pods.iter().filter(|pod| pod::is_ready(pod)).count());
-        if usize::try_from(assessment.wanted).is_ok_and(|wanted| wanted > 0 && self.fewest_ready >= wanted) {
-            output
-                .record(|report| report.serves_now.iter_mut().for_each(|now| now.push_str("; there were never fewer")));
-        }
-        for warning in &assessment.warnings {
-            if self.warned.insert(warning.key.clone()) {
-                output.warn(&warning.text);
-            }
-        }
-        self.announce(assessment);
-        self.had_old |= assessment.old > 0;
-        let serves = matches!(assessment.verdict, Verdict::Serving | Verdict::Done);
-        if serves && !self.is_serving {
-            self.is_serving = true;
-            if !self.target.undoing {
-                output.record(|report| report.serving_after_s = Some(seconds(self.since.elapsed())));
-            }
-            let (wanted, revision) = (assessment.wanted, self.revision());
-            match wanted {
-                0 => output.say(&format!("no pod is wanted: replicas is 0, and {revision} serves nobody")),
-                _ => output.say(&format!("serving: {wanted} of {wanted} pods run {revision}")),
-            }
-        }
-        if matches!(assessment.verdict, Verdict::Done) {
-            if !self.target.undoing {
-                output.record(|report| report.replaced_after_s = Some(seconds(self.since.elapsed())));
-            }
-            if self.had_old {
-                let overstay = seen.pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some());
-                let what = if overstay { "no old pod serves any more" } else { "the last old pod is gone" };
-                output.say(&format!("replaced: {what}"));
-            }
-        }
-        output.show(&format!(
-            "{} of {} available, {} old to go",
-            assessment.available.len(),
-            assessment.wanted,
-            assessment.old
-        ));
-    }
-
-    fn announce(&mut self, assessment: &Assessment) {
-        for pod in &assessment.available {
-            let is_news = pod.metadata.uid.as_ref().is_some_and(|uid| self.announced.insert(uid.clone()));
-            // Pods that were available before it all began are no progress.
-            if is_news && pod::ready_since(pod).is_some_and(|since| since >= self.since_then) {
-                let node = pod::on_node(pod);
-                let (count, wanted) = (self.announced.len(), assessment.wanted);
-                self.output.say(&format!("{}{node} is available ({count} of {wanted})", pod.name_any()));
-            }
-        }
-    }
-
-    fn revision(&self) -> &str {
-        self.target.commit.as_deref().map_or("the new revision", short)
-    }
-
-    /// When the watches will have caught up, if one of them was in trouble just now.
-    fn blind_until(&self) -> Option<Instant> {
-        self.last_trouble.map(|last| last + BLINDNESS).filter(|&sight| sight > Instant::now())
-    }
-
-    /// Whether we were refused for so long that it is meant: an API server that has just started knows no role yet.
-    fn is_shut_out(&mut self) -> bool {
-        let now = Instant::now();
-        let began = match self.refused {
-            Some((began, last)) if now - last < REFUSAL => began,
-            _ => now,
-        };
-        self.refused = Some((began, now));
-        now - began >= REFUSAL
-    }
-
-    /// An API server that is away is worth a line and no more; one that goes on shutting us out ends the watch.
-    fn note_trouble(&mut self, cluster: &Cluster, change: watcher::Result<()>) -> Result<(), Ending> {
-        use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-        let error = match change {
-            Ok(()) | Err(NoResourceVersion) => return Ok(()),
-            Err(WatchError(status)) => kube::Error::Api(status),
-            Err(InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error)) => error,
-        };
-        if let kube::Error::Api(status) = &error {
-            match status.code {
-                410 => return Ok(()), // too far behind: the watcher lists anew
-                401 | 403 if self.is_shut_out() => {
-                    let cause = format!("cannot look any longer, the rollout goes on: {}", cluster.explain(&error));
-                    return Err(Ending::new(Outcome::Rejected, cause));
-                }
-                _ => {}
-            }
-        }
-        if self.last_trouble.is_none_or(|last| last.elapsed() > QUIET) {
-            self.output.warn(&format!("{}; asking again", cluster.explain(&error)));
-        }
-        self.last_trouble = Some(Instant::now());
-        Ok(())
     }
 }

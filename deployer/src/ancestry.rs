@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::template::short;
+use crate::commit::{Commit, short};
 
 /// How the commit to deploy stands to the one that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +31,8 @@ impl Order {
             return Self::Same;
         }
         let repository = Repository(clone);
-        match repository.compare(live, new) {
-            Ok(order) => order,
-            Err(reason) => Self::Refused(format!("{reason}; --ignore-order deploys it all the same")),
-        }
+        let refused = |reason| Self::Refused(format!("{reason}; --ignore-order deploys it anyway"));
+        repository.compare(live, new).unwrap_or_else(refused)
     }
 }
 
@@ -45,7 +43,7 @@ impl fmt::Display for Order {
             Self::Same => f.write_str("the same commit runs there"),
             Self::Newer(1) => f.write_str("1 commit older"),
             Self::Newer(commits) => write!(f, "{commits} commits older"),
-            Self::Unlabelled => f.write_str("what runs there does not say its commit"),
+            Self::Unlabelled => f.write_str("what runs there does not name its commit"),
             Self::Refused(reason) => f.write_str(reason),
         }
     }
@@ -57,8 +55,8 @@ impl Repository<'_> {
     /// `Err` is a sentence for people.
     fn compare(&self, live: &str, new: &str) -> Result<Order, String> {
         let (live_short, new_short) = (short(live), short(new));
-        if !is_commit(live) {
-            return Err(format!("what runs says of itself that it is commit {live:?}, which is none"));
+        if live.parse::<Commit>().is_err() {
+            return Err(format!("what runs there names {live:?} as its commit, which is not a commit ID"));
         }
         for commit in [new, live] {
             if !self.answers(&["cat-file", "-e", &format!("{commit}^{{commit}}")])? {
@@ -126,10 +124,6 @@ impl Repository<'_> {
     }
 }
 
-fn is_commit(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -189,15 +183,16 @@ mod tests {
             ("the same", Some(&**new), &**new, "the same commit runs there"),
             ("one newer", Some(old), new, "1 commit older"),
             ("two newer", Some(old), newer, "2 commits older"),
-            ("no annotation", None, new, "does not say its commit"),
+            ("no annotation", None, new, "does not name its commit"),
             ("older", Some(newer), new, "is older than"),
             ("beside", Some(new), side, "have diverged"),
             ("unknown runs", Some(unknown), new, "the commit that runs, 012345678901, is unknown to the clone"),
             ("unknown to deploy", Some(new), unknown, "the commit to deploy, 012345678901, is unknown to the clone"),
-            ("no commit runs", Some("main"), new, "\"main\", which is none"),
+            ("no commit runs", Some("main"), new, "\"main\" as its commit, which is not a commit ID"),
         ] {
             let order = Order::of(live, commit, path);
-            let is_refused = ["older than", "diverged", "unknown", "none"].iter().any(|word| expected.contains(word));
+            let is_refused =
+                ["older than", "diverged", "unknown", "not a commit"].iter().any(|word| expected.contains(word));
             assert_eq!(matches!(order, Order::Refused(_)), is_refused, "{what}: {order}");
             assert!(order.to_string().contains(expected), "{what}: {order}");
             assert_eq!(order.to_string().contains("--ignore-order"), is_refused, "{what}: {order}");

@@ -1,4 +1,4 @@
-//! Who owns which field of an object, as server-side apply keeps the books.
+//! Who owns which field of an object, as server-side apply records it.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ pub(crate) struct Taken {
     pub(crate) manager: String,
 }
 
-/// What others own in the books of `before` and have lost in those of `after`.
+/// What others own by the managed fields `before` and have lost by those of `after`.
 pub(crate) fn taken(before: &[ManagedFieldsEntry], after: &[ManagedFieldsEntry]) -> Vec<Taken> {
     let mut taken = Vec::new();
     for entry in before {
@@ -66,7 +66,7 @@ fn collect(fields: &Value, path: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// The books with everything that is left of client-side apply, and of this program's own creating and going back,
+/// The managed fields with everything that is left of client-side apply, and of this program's own creating and rolling back,
 /// entered as applied by this program, so that a field which the template no longer states goes away with it.
 /// None if there is nothing to migrate.
 pub(crate) fn migrated(entries: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    fn books(entries: &Value) -> Vec<ManagedFieldsEntry> {
+    fn managed(entries: &Value) -> Vec<ManagedFieldsEntry> {
         serde_json::from_value(entries.clone()).unwrap()
     }
 
@@ -154,7 +154,7 @@ mod tests {
                 Some(json!([entry("kubectl-edit", "Update", &b), entry("deployer", "Apply", &a)])),
             ),
         ] {
-            assert_eq!(migrated(&books(&before)), after.map(|after| books(&after)), "{what}");
+            assert_eq!(migrated(&managed(&before)), after.map(|after| managed(&after)), "{what}");
         }
     }
 
@@ -188,7 +188,7 @@ mod tests {
             ("our own", json!([entry("deployer", "Update", &both)]), json!([]), vec![]),
         ] {
             let found: Vec<String> =
-                taken(&books(&before), &books(&after)).into_iter().map(|taken| taken.field).collect();
+                taken(&managed(&before), &managed(&after)).into_iter().map(|taken| taken.field).collect();
             assert_eq!(found, taken_fields, "{what}");
         }
     }
@@ -197,6 +197,6 @@ mod tests {
     fn the_status_of_a_controller_is_never_migrated() {
         let mut status = entry("deployer", "Update", &json!({}));
         status["subresource"] = "status".into();
-        assert_eq!(migrated(&books(&json!([status]))), None);
+        assert_eq!(migrated(&managed(&json!([status]))), None);
     }
 }
