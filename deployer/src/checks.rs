@@ -59,7 +59,9 @@ impl Checks<'_> {
         let mut worst = Finding::Fine;
         for status in pod::container_statuses(pod) {
             match self.container(pod, status) {
-                Finding::Doomed(cause) if self.target.is_news(pod) => return Finding::Doomed(cause),
+                Finding::Doomed(cause) if self.target.is_news(pod) && !self.only_waits(pod, status) => {
+                    return Finding::Doomed(cause);
+                }
                 // The cause may be gone, and the kubelet has not tried again since.
                 Finding::Doomed(cause) => worst = Finding::Doubt(cause, None),
                 doubt @ Finding::Doubt(..) if matches!(worst, Finding::Fine) => worst = doubt,
@@ -72,6 +74,21 @@ impl Checks<'_> {
         match pod::unschedulable(pod) {
             Some((since, message)) => self.unscheduled(pod, since, message),
             None => self.creating(pod),
+        }
+    }
+
+    /// Whether the kubelet has not tried again since this run began, although the status is newer: it writes that it
+    /// waits seconds after the attempt that failed.
+    fn only_waits(&self, pod: &Pod, status: &ContainerStatus) -> bool {
+        let is_older = |begun: &Timestamp| !self.target.made(pod) && pod::created(pod) < *begun;
+        let Some(begun) = self.target.begun.filter(is_older) else { return false };
+        match pod::waiting(status).0 {
+            "ImagePullBackOff" => true, // a new attempt says ErrImagePull first
+            "CrashLoopBackOff" => {
+                let ended = pod::ends(status).filter_map(|end| end.finished_at.as_ref()).map(|time| time.0).max();
+                ended.is_some_and(|ended| ended < begun)
+            }
+            _ => false,
         }
     }
 
