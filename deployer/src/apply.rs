@@ -54,8 +54,8 @@ struct Apply<'a> {
     told: String,
     /// Whether anything was written.
     wrote: bool,
-    /// The generation before a write whose answer was lost.
-    lost: Option<Option<i64>>,
+    /// The generation before a write whose answer was lost; 0 where there was nothing.
+    lost: Option<i64>,
 }
 
 /// Why an attempt to write did not succeed.
@@ -201,7 +201,7 @@ impl Apply<'_> {
             self.put(document, live.as_ref(), None).await?;
         }
         let (since, now) = (Instant::now(), self.cluster.now());
-        let generation = before.and_then(|before| before.metadata.generation);
+        let generation = before.and_then(|before| before.metadata.generation).unwrap_or_default();
         let written = self.put(&documents.deployment, live[0].as_ref(), Some(generation)).await?;
         let deployment = typed(&written)?;
         let target = Target::of(&deployment).written(self.lost.unwrap_or(generation), now);
@@ -227,7 +227,7 @@ impl Apply<'_> {
         &mut self,
         document: &Document,
         live: Option<&DynamicObject>,
-        generation: Option<Option<i64>>,
+        generation: Option<i64>,
     ) -> Result<DynamicObject, Unfinished> {
         let written = self.cluster.put(document, live.map(|live| &live.metadata)).await;
         match written {
@@ -242,15 +242,13 @@ impl Apply<'_> {
             }
             Ok(_) | Err(Unwritten::Lost) => {}
         }
-        match written {
-            Ok(object) => Ok(object),
-            Err(_) => {
-                // Whether it was written shows when it is read again.
-                self.lost = self.lost.or(generation);
-                sleep(PAUSE).await;
-                Err(Unfinished::Again)
-            }
+        if let Ok(object) = written {
+            return Ok(object);
         }
+        // Whether it was written shows when it is read again.
+        self.lost = self.lost.or(generation);
+        sleep(PAUSE).await;
+        Err(Unfinished::Again)
     }
 
     /// Writes a document that goes with the Deployment, for as long as the Deployment is the one that was applied: of

@@ -101,7 +101,6 @@ impl Checks<'_> {
         let (reason, message) = pod::waiting(status);
         let said = message.to_owned();
         match reason {
-            "" | "ContainerCreating" | "PodInitializing" => {}
             "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
                 let pull = pull_failure(reason, message, &status.image);
                 let cause = Cause::Image { image: status.image.clone(), pull, said };
@@ -155,14 +154,14 @@ impl Checks<'_> {
         let (at, limit) = (at(pod, status), pod::memory_limit(pod, &status.name));
         let said = end.and_then(|end| end.message.clone()).unwrap_or_default();
         let events = self.events_of(pod);
-        let killer = events.and_then(|events| killer(events, &status.name));
+        let ended_by = events.and_then(|events| killer(events, &status.name));
         // What has killed it, only events tell.
         let is_told = events.is_some() || killed > 0;
         let cause = if killed > 0 {
             Cause::OutOfMemory { at, limit, restarts }
-        } else if let Some((None, said)) = killer {
+        } else if let Some((None, said)) = ended_by {
             Cause::PostStartHook { at, restarts, said }
-        } else if let Some((Some(probe), said)) = killer {
+        } else if let Some((Some(probe), said)) = ended_by {
             Cause::Killed { at, probe, restarts, said }
         } else if pod::is_of_spin(pod)
             && end.is_some_and(|end| end.exit_code == 137 && end.reason.as_deref() == Some("Error"))
@@ -309,9 +308,10 @@ pub(crate) fn never_ready(pod: &Pod) -> Cause {
         let said = said.unwrap_or_else(|| "nobody has set it".to_owned());
         return Cause::Gate { pod: pod::located(pod), gate: gate.clone(), said };
     }
-    match runs {
-        true => Cause::NodeNotReady { pod: pod.name_any(), node: pod::node(pod).map(str::to_owned) },
-        false => Cause::NotStarted { pod: Some(pod::located(pod)) },
+    if runs {
+        Cause::NodeNotReady { pod: pod.name_any(), node: pod::node(pod).map(str::to_owned) }
+    } else {
+        Cause::NotStarted { pod: Some(pod::located(pod)) }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::watcher;
 use tokio::time::{Instant, sleep_until};
@@ -242,7 +243,7 @@ impl<'a> Progress<'a> {
         for pod in &assessment.available {
             let is_news = pod.metadata.uid.as_ref().is_some_and(|uid| self.announced.insert(uid.clone()));
             // Pods that were available before it all began are no progress. Timestamps have whole seconds.
-            let begun = self.task.target.begun.map(|begun| begun.as_second());
+            let begun = self.task.target.begun.map(Timestamp::as_second);
             let is_new =
                 pod::ready_since(pod).is_some_and(|since| begun.is_none_or(|begun| since.as_second() >= begun));
             if is_news && is_new {

@@ -114,7 +114,7 @@ fn check_names(files: &Kubeconfig, context: Option<&str>) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The proxy that the kubeconfig names for the cluster of the context; NO_PROXY does not concern it:
+/// The proxy that the kubeconfig names for the cluster of the context; `NO_PROXY` does not concern it:
 /// <https://github.com/kubernetes/client-go/blob/v0.34.0/tools/clientcmd/client_config.go>
 fn proxy_of(files: &Kubeconfig, context: Option<&str>) -> Option<String> {
     let context = context.or(files.current_context.as_deref())?;

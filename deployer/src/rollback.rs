@@ -156,7 +156,7 @@ async fn undo(cluster: &Cluster, name: &str, failed: Option<&Target>, run: &mut 
                 written
             }
         };
-        let target = Target::of(&written).written(deployment.metadata.generation, now);
+        let target = Target::of(&written).written(deployment.metadata.generation.unwrap_or_default(), now);
         return Ok(Some(Target { undoing: true, ..target }));
     }
     let cause = format!("somebody else keeps writing to Deployment {name}: {ATTEMPTS} attempts");

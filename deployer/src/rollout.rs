@@ -103,14 +103,14 @@ impl From<Cause> for Trouble {
 pub(crate) fn assess(target: &Target, seen: &Snapshot, now: Timestamp) -> Assessment {
     let current = seen.deployment.as_deref().and_then(|found| revision::current(found, &seen.replica_sets));
     let pods = Pods::sorted(target, seen, current);
-    let own = pods.own.iter().map(|pod| Arc::clone(pod)).collect();
+    let own = pods.own.iter().copied().map(Arc::clone).collect();
     let is_ours = |found: &&Deployment| {
         found.metadata.uid.as_ref() == Some(&target.uid) && found.metadata.deletion_timestamp.is_none()
     };
     let Some(deployment) = seen.deployment.as_deref().filter(is_ours) else {
         let was_there = seen.known.contains(&target.uid);
         let verdict = if was_there { Verdict::Failed(Box::new(Cause::Deleted.into())) } else { Verdict::Wait };
-        return Assessment { own, verdict, ..Assessment::default() };
+        return Assessment { verdict, own, ..Assessment::default() };
     };
     let generation = deployment.metadata.generation.unwrap_or_default();
     let paused = deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true);

@@ -52,9 +52,9 @@ impl Target {
         })
     }
 
-    /// The same, written at `now` over an object of the generation `before`.
-    pub(crate) fn written(self, before: Option<i64>, now: Timestamp) -> Self {
-        let applied = (before != Some(self.generation)).then_some(now);
+    /// The same, written at `now` over an object of the generation `before`, 0 where there was none.
+    pub(crate) fn written(self, before: i64, now: Timestamp) -> Self {
+        let applied = (before != self.generation).then_some(now);
         Self { begun: Some(now), applied, ..self }
     }
 

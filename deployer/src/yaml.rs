@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
                 break;
             }
             let is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, None) if text.as_ref() == "<<");
-            let key = match self.node(event, at.clone())? {
+            let key = match self.node(event, at)? {
                 Value::String(key) => key,
                 key @ (Value::Bool(_) | Value::Number(_)) => key.to_string(),
                 _ => bail!("{}: a key must be a text", place(&at)),
