@@ -143,9 +143,12 @@ $(CYCLONEDX)/bin/cargo-cyclonedx:
 	@echo "installing cargo-cyclonedx (2 minutes on two cores, once)" >&2
 	env -u CARGO_TARGET_DIR cargo install --quiet --locked --version $(CYCLONEDX_VERSION) --root $(CYCLONEDX) cargo-cyclonedx
 
+# By the digest that `make push` wrote down: a tag can be pushed again, a digest cannot.
 deploy: deployer ## roll COMMIT out to NAMESPACE (CONTEXT), and back if that fails; the verdict as JSON in target/reports
 	@mkdir -p target/reports
-	"$(DEPLOYER)" deploy --image $(IMAGE):$(TAG) --commit $(COMMIT) --template kubernetes/deployment.yaml.tmp \
+	@digest=$$(sed -n 's|.*"image": "$(IMAGE):$(TAG)", "digest": "\(.*\)".*|@\1|p' target/reports/image.json 2>/dev/null) && [ -n "$$digest" ] || { \
+		echo "deploy: target/reports/image.json does not name $(IMAGE):$(TAG): make push writes it, and pushes nothing that is there" >&2; exit 1; }; \
+	"$(DEPLOYER)" deploy --image "$(IMAGE):$(TAG)$$digest" --commit $(COMMIT) --template kubernetes/deployment.yaml.tmp \
 		--namespace $(NAMESPACE) $(if $(CONTEXT),--context $(CONTEXT)) --rollback --output json >target/reports/deploy.json
 
 verdict: ## the last deploy's verdict in one line, where there is one; Jenkins puts it beside the build

@@ -52,17 +52,18 @@ in_registry() {
 
 # Makes IMAGE:$1 of the manifests with the digests that follow.
 push_index() {
-  docker manifest create "$image:$1" "${@:2}" >/dev/null
-  docker manifest push "$image:$1"
+  docker manifest create "$image:$1" "${@:2}" >/dev/null && docker manifest push "$image:$1"
 }
 
 push_commit() {
   local architecture said manifests=()
   for architecture in amd64 arm64; do
-    said=$(docker push "$image:$tag-$architecture")
+    said=$(docker push "$image:$tag-$architecture") ||
+      fail "$image:$tag-$architecture could not be pushed, so there is no $image:$tag; Docker's words are above"
     manifests+=("$image@$(sed -n 's/.* digest: \(sha256:[0-9a-f]*\) .*/\1/p' <<<"$said")")
   done
-  digest=$(push_index "$tag" "${manifests[@]}")
+  digest=$(push_index "$tag" "${manifests[@]}") ||
+    fail "the images for amd64 and arm64 are pushed, but there is no $image:$tag of the two; Docker's words are above"
 }
 
 # Unless it names this commit, a newer one, or one of another history.
@@ -77,7 +78,8 @@ move_latest() {
     }
   fi
   mapfile -t manifests < <(docker manifest inspect "$image:$tag" | sed -n 's|.*"digest": "\(.*\)".*|'"$image"'@\1|p')
-  push_index latest "${manifests[@]}" >/dev/null
+  push_index latest "${manifests[@]}" >/dev/null ||
+    fail "$image:$tag is pushed, but latest could not be moved to it; Docker's words are above"
 }
 
 mkdir -p "${report%/*}"

@@ -1,5 +1,6 @@
 """Commits on the whole road: each is built by the project's own Jenkinsfile, every `sh` of it for real, and deployed to
 the cluster that this runs in: `e2e/cluster.sh run pytest e2e/road`. Only trivy is a stand-in; it lies beside this file.
+The workspace's path has a space in it.
 """
 
 import filecmp
@@ -11,8 +12,12 @@ import shutil
 import subprocess
 import urllib.request
 from base64 import b64encode
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -42,6 +47,66 @@ def get(url: str, **headers: str) -> urllib.request.http.client.HTTPResponse:
     return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10)
 
 
+MANIFESTS = ", ".join(
+    f"application/vnd.{kind}+json"
+    for kind in ["docker.distribution.manifest.list.v2", "docker.distribution.manifest.v2", "oci.image.index.v1", "oci.image.manifest.v1"]
+)
+
+
+@contextmanager
+def registry_that_takes_no_index(registry: str):
+    """Passes everything on to REGISTRY and back, but answers 503 to whoever pushes an index; yields its address, on the
+    loopback interface, where Docker asks for no TLS."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        default_request_version = "HTTP/1.1"  # `docker manifest` tries TLS first, and goes by how that is answered
+
+        def pass_on(self):
+            body = self.chunks() if "chunked" in self.headers.get("Transfer-Encoding", "") else None
+            body = body or self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            del self.headers["Transfer-Encoding"]
+            if self.command == "PUT" and "manifest.list" in self.headers.get("Content-Type", ""):
+                return self.answer(503, {}, b"<html>no server is available</html>")
+            headers = {name: value for name, value in self.headers.items() if name not in {"Content-Length", "Connection"}}
+            onward = HTTPConnection(registry, timeout=10)
+            # Its Host stays the one that was asked for, so that the registry's Location leads back here.
+            onward.request(self.command, self.path, body, headers)
+            answer = onward.getresponse()
+            self.answer(answer.status, answer.headers, answer.read())
+            onward.close()
+            return None
+
+        def chunks(self) -> bytes:
+            body = b""
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
+
+        def answer(self, status, headers, body: bytes):
+            self.send_response(status)
+            for name, value in headers.items():
+                if name not in {"Content-Length", "Connection", "Date", "Transfer-Encoding"}:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = pass_on
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
 def computed() -> float:
     """Of processors, in seconds, by all commands that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -62,9 +127,17 @@ class Build:
     def stages(self) -> dict[str, str]:
         return dict(re.findall(r"^stage (.+): (SUCCESS|FAILURE|ABORTED|SKIPPED|NOT RUN) \(", self.log, re.MULTILINE))
 
+    def report(self, name: str) -> str:
+        return (self.artifacts / "target/reports" / name).read_text()
+
     @property
     def verdict(self) -> dict:
-        return json.loads((self.artifacts / "target/reports/deploy.json").read_text())
+        return json.loads(self.report("deploy.json"))
+
+    @property
+    def digest(self) -> str:
+        """Of what it pushed, or found pushed."""
+        return json.loads(self.report("image.json"))["digest"]
 
     def passed(self) -> "Build":
         assert self.succeeded, self.log
@@ -91,6 +164,10 @@ class Road:
         self.live = ""
         self.first: Build | None = None
         self.registry = f"{os.environ['HOST']}:5000"
+        self.workspace = directory / "work space"
+        self.trivy = directory / "trivy"  # its cache
+        (self.trivy / "db").mkdir(parents=True)
+        (self.trivy / "db/trivy.db").touch()
         run("git", "clone", "--quiet", f"file://{ROOT}", self.repository)
         self.git("checkout", "--quiet", "-B", "main")
         self.make_workspace()
@@ -98,7 +175,9 @@ class Road:
         self.credentials = directory / "credentials"
         self.credentials.write_text(
             f"registry.username={USER}\nregistry.password={PASSWORD}\nkubeconfig.file={directory}/kubeconfig\n"
+            f"aws.file={directory}/aws\n"
         )
+        (directory / "aws").touch()
 
     def make_namespace(self) -> str:
         """Makes the namespace, which enforces Pod Security `restricted`; returns the token of the deployer, which may
@@ -120,14 +199,14 @@ class Road:
         Cargo goes by the times of files, and so does git. What was compiled here serves the workspace, too, but not the
         other way round: cargo would take the workspace's objects, which are newer, for those of these sources.
         """
-        workspace = self.directory / "workspace"
+        workspace = self.workspace
         run("git", "clone", "--quiet", f"file://{self.repository}", workspace)
         for name in run("git", "-C", workspace, "ls-files").splitlines():
             ours, copy = ROOT / name, workspace / name
             if ours.is_file() and filecmp.cmp(ours, copy, shallow=False):
                 shutil.copystat(ours, copy)
         run("git", "-C", workspace, "update-index", "--refresh")
-        upper, work, target = (self.directory / name for name in ("upper", "work", "workspace@target"))
+        upper, work, target = (self.directory / name for name in ("upper", "work", f"{workspace.name}@target"))
         for directory in (upper, work, target):
             directory.mkdir()
         lower = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
@@ -153,14 +232,14 @@ class Road:
         self.git("commit", "--quiet", "--all", "--message", f"Edit {', '.join(edits)}")
         return self.git("rev-parse", "HEAD")
 
-    def build(self, commit: str, branch: str = "main") -> Build:
+    def build(self, commit: str, branch: str = "main", registry: str = "") -> Build:
         self.builds += 1
         artifacts = self.directory / f"artifacts-{self.builds}"
         command = [ROOT / "e2e/pipeline/run", "--repository", self.repository, "--branch", branch, "--commit", commit]
-        command += ["--workspace", self.directory / "workspace", "--artifacts", artifacts, "--credentials", self.credentials]
-        command += ["--env", f"IMAGE={self.registry}/request-info", "--env", "NAMESPACE=web", "--env", "CONTEXT=bed"]
+        command += ["--workspace", self.workspace, "--artifacts", artifacts, "--credentials", self.credentials]
+        command += ["--env", f"IMAGE={registry or self.registry}/request-info", "--env", "NAMESPACE=web", "--env", "CONTEXT=bed"]
         environment = {name: value for name, value in os.environ.items() if name not in NOT_OF_JENKINS}
-        environment["PATH"] = f"{HERE}:{environment['PATH']}"
+        environment |= {"PATH": f"{HERE}:{environment['PATH']}", "TRIVY_CACHE_DIR": str(self.trivy)}
         before = computed()
         done = subprocess.run(
             [str(word) for word in command], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -173,13 +252,17 @@ class Road:
 
     def tags(self) -> dict[str, str]:
         """What is in the registry, by tag: its digest."""
-        repository = f"http://{self.registry}/v2/request-info"
-        names = json.load(get(f"{repository}/tags/list"))["tags"]
-        kinds = ", ".join(
-            f"application/vnd.{kind}+json"
-            for kind in ["docker.distribution.manifest.v2", "oci.image.manifest.v1", "oci.image.index.v1"]
-        )
-        return {tag: get(f"{repository}/manifests/{tag}", Accept=kinds).headers["Docker-Content-Digest"] for tag in names}
+        names = json.load(get(f"http://{self.registry}/v2/request-info/tags/list"))["tags"]
+        return {tag: self.manifest(tag).headers["Docker-Content-Digest"] for tag in names}
+
+    def manifest(self, reference: str) -> urllib.request.http.client.HTTPResponse:
+        """By its tag or digest, as the registry has it."""
+        return get(f"http://{self.registry}/v2/request-info/manifests/{reference}", Accept=MANIFESTS)
+
+    def put(self, tag: str, kind: str, manifest: bytes):
+        request = urllib.request.Request(f"http://{self.registry}/v2/request-info/manifests/{tag}", manifest, method="PUT")
+        request.add_header("Content-Type", kind)
+        urllib.request.urlopen(request, timeout=10).close()
 
     def pods(self) -> list[dict]:
         """All of them, those on their way out, too."""
@@ -213,7 +296,7 @@ def road(tmp_path_factory):
     road = Road(tmp_path_factory.mktemp("road"))
     road.first = road.build(road.git("rev-parse", "HEAD")).passed()
     yield road
-    run("umount", road.directory / "workspace@target")
+    run("umount", f"{road.workspace}@target")
 
 
 @pytest.fixture
@@ -226,15 +309,72 @@ def unmoved(road):
 
 
 def test_findings_of_the_scan_are_reported_and_do_not_stop_the_build(road):
-    reports = road.first.artifacts / "target/reports"
-    image = f"{road.registry}/request-info:{road.first.verdict['commit'][:12]}"
-    assert f"{image} (none)" in (reports / "image-scan.txt").read_text()
-    assert "Cargo.lock (cargo)" in (reports / "crates-scan.txt").read_text()
-    for report in ["image-scan.txt", "crates-scan.txt"]:
-        assert "CVE-0000-00001" in (reports / report).read_text()
-    assert road.first.log.count("CVE-0000-00001") == 2
-    assert {"name": "spin-sdk", "type": "library"} in json.loads((reports / "sbom.cdx.json").read_text())["components"]
-    assert re.search(r"^spin-sdk v", (reports / "component-crates.txt").read_text(), re.MULTILINE)
+    found = {
+        "image-scan.txt": ["request-info.cdx.json (cargo)", "spin-sdk"],
+        "programs-scan.txt": ["host.cdx.json (cargo)", "deployer.cdx.json (cargo)", "clap"],
+    }
+    for report, words in found.items():
+        text = road.first.report(report)
+        assert "CVE-0000-00001" in text and text in road.first.log
+        for word in words:
+            assert word in text
+    assert "scan: scanned: the image, the host, the deployer. Reports: target/reports" in road.first.log
+
+
+def test_what_was_not_scanned_is_said_to_be_not_scanned_and_no_old_report_stays(road):
+    """As without network: trivy cannot have its database."""
+    stale = road.workspace / "target/reports/crates-scan.txt"
+    stale.touch()
+    environment = {**os.environ, "PATH": f"{HERE}:{os.environ['PATH']}", "TRIVY_CACHE_DIR": str(road.directory / "empty")}
+    environment |= {"CARGO_TARGET_DIR": f"{road.workspace}@target", "MAKEFLAGS": ""}
+    log = run("make", "scan", f"IMAGE={road.registry}/request-info", cwd=road.workspace, env=environment)
+    last = log.splitlines()[-1]
+    assert last.startswith("scan: Not scanned: the image, the host, the deployer, because trivy says: ")
+    assert "failed to download vulnerability DB" in last
+    for report in ["image-scan.txt", "programs-scan.txt"]:
+        text = (road.workspace / "target/reports" / report).read_text()
+        assert "was not scanned, because trivy says: " in text and "CVE" not in text
+    assert not stale.exists()
+
+
+def test_the_image_holds_the_list_of_exactly_what_its_component_is_made_of(road):
+    tree = ["cargo", "tree", "--quiet", "--package", "request-info", "--target", "wasm32-wasip2"]
+    tree += ["--edges", "normal", "--prefix", "none", "--no-dedupe", "--format", "{p}"]
+    crates = {" ".join(line.split()[:2]) for line in run(*tree, cwd=road.workspace).splitlines()}
+    document = road.first.report("component.cdx.json")
+    described = json.loads(document)
+    components = [described["metadata"]["component"], *described["components"]]
+    assert {f"{it['name']} v{it['version']}" for it in components} == crates
+    assert len(components) == len(crates)
+    assert str(road.workspace) not in document
+
+    container = run("docker", "create", f"{road.registry}/request-info:{road.first.verdict['commit'][:12]}-amd64")
+    files = road.directory / "files"
+    files.mkdir()
+    run("sh", "-c", 'docker export "$0" | tar --extract --directory "$1"', container, files)
+    run("docker", "rm", container)
+    assert (files / "request-info.cdx.json").read_text() == document
+
+
+def test_the_commits_tag_is_one_image_of_the_same_layers_for_amd64_and_arm64(road):
+    tag = road.first.verdict["commit"][:12]
+    assert road.tags()[tag] == road.first.digest
+    index = json.load(road.manifest(tag))
+    platforms = {it["platform"]["architecture"]: it["digest"] for it in index["manifests"]}
+    assert platforms.keys() == {"amd64", "arm64"}
+    amd64, arm64 = (json.load(road.manifest(digest)) for digest in platforms.values())
+    assert amd64["layers"] == arm64["layers"]
+    assert sum(it["size"] for it in [*amd64["layers"], amd64["config"]]) <= 200_000, "what a node pulls"
+
+    # And a node's containerd takes each.
+    reference = f"{road.registry}/request-info:{tag}@{road.first.digest}"
+    for architecture, digest in platforms.items():
+        ctr = ["ctr", "--address", f"{os.environ['RUN']}/node-a/containerd.sock", "--namespace", architecture]
+        run(*ctr, "images", "pull", "--plain-http", f"--platform=linux/{architecture}", reference)
+        pulled = run(*ctr, "content", "ls", "--quiet").split()
+        assert {digest, *(it["digest"] for it in amd64["layers"])} <= set(pulled)
+        config = json.loads(run(*ctr, "content", "get", json.load(road.manifest(digest))["config"]["digest"]))
+        assert config["architecture"] == architecture
 
 
 def test_no_secret_is_in_a_log_or_an_artifact_or_stays_behind(road):
@@ -247,7 +387,7 @@ def test_no_secret_is_in_a_log_or_an_artifact_or_stays_behind(road):
     kept = [Path.home() / ".docker/config.json", *Path(os.environ["TMPDIR"]).glob("tmp.*/config.json")]
     login = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     assert not any(login in file.read_text() for file in kept if file.exists())
-    assert not list(road.directory.glob("workspace@tmp*")), "Jenkins's copy of the kubeconfig"
+    assert not list(road.directory.glob("*@tmp*")), "Jenkins's copy of the kubeconfig"
 
 
 def test_an_edited_line_of_the_page_goes_live_on_every_pod_and_node(road, capsys):
@@ -263,9 +403,11 @@ def test_an_edited_line_of_the_page_goes_live_on_every_pod_and_node(road, capsys
     # They serve no more when the deployer says so; a kubelet takes a moment to put away what is left of them.
     road.kubectl("wait", "--for=delete", "--timeout=10s", *old_pods)
     tags = road.tags()
-    assert tags["latest"] == tags[commit[:12]] != tags[before[:12]]
+    assert tags["latest"] == tags[commit[:12]] == build.digest != tags[before[:12]]
+    assert {pod["status"]["containerStatuses"][0]["imageID"].partition("@")[2] for pod in road.pods()} == {build.digest}
     verdict = build.verdict
     assert (verdict["outcome"], verdict["commit"], verdict["previous_commit"]) == ("done", commit, before)
+    assert f"Description: done: {verdict['cause']}\n" in build.log
     # What it takes on a machine that does nothing else, though it used one processor alone.
     took = build.computed + verdict["replaced_after_s"]
     with capsys.disabled():
@@ -278,6 +420,41 @@ def test_the_same_commit_again_pushes_nothing_new_and_is_done(road, unmoved):
     assert f"{road.live[:12]} is in the registry already" in build.log
     assert build.verdict["outcome"] == "done"
     assert not {pod["metadata"]["name"] for pod in road.pods()} ^ {pod["name"] for pod in build.verdict["pods"]}
+
+
+def test_an_older_commit_again_leaves_latest_where_it_is(road, unmoved):
+    older = road.git("rev-parse", f"{road.live}~1")
+    build = road.build(older).stopped_at("Deploy to Kubernetes cluster", "--ignore-order")
+    assert f"latest stays at commit {road.live}" in build.log
+
+
+def test_a_registry_that_fails_half_way_through_the_push_stops_it_and_the_next_build_goes_through(road):
+    live, tags = road.live, road.tags()
+    commit = road.commit({"README.md": [("# request-info", "# request-info, pushed twice")]})
+    with registry_that_takes_no_index(road.registry) as registry:
+        build = road.build(commit, registry=registry).stopped_at("Push docker image", "503")
+    assert not (build.artifacts / "target/reports/image.json").exists()
+    left = road.tags()
+    assert left.items() >= tags.items() and commit[:12] not in left
+    assert road.commits() == [live] * 3
+
+    assert road.build(commit).passed().digest == road.tags()[commit[:12]] == road.tags()["latest"]
+    assert road.commits() == [commit] * 3
+
+
+def test_a_tag_that_is_pushed_again_changes_nothing_in_the_cluster(road):
+    live, other = road.live, road.git("rev-parse", f"{road.live}~1")
+    ours, theirs = (road.manifest(commit[:12]) for commit in (live, other))
+    kind, ours, theirs = ours.headers["Content-Type"], ours.read(), theirs.read()
+    road.put(live[:12], kind, theirs)
+    try:
+        assert road.tags()[live[:12]] == road.tags()[other[:12]]
+        road.kubectl("delete", "pod", road.pods()[0]["metadata"]["name"])
+        road.kubectl("wait", "--for=condition=Available", "--timeout=60s", "deployment/request-info")
+        road.kubectl("rollout", "status", "--timeout=60s", "deployment/request-info")
+        assert road.commits() == [live] * 3
+    finally:
+        road.put(live[:12], kind, ours)
 
 
 STOPPED = {
@@ -331,6 +508,7 @@ def test_a_commit_that_never_gets_ready_fails_its_deploy_with_the_cause_and_the_
     build = road.build(commit).stopped_at("Deploy to Kubernetes cluster", "trusted_proxies", "10.0.0.0/33")
     verdict = build.verdict
     assert (verdict["outcome"], verdict["exit_code"]) == ("failed", 1)
+    assert f"Description: failed: {verdict['cause']}\n" in build.log
     assert (verdict["rollback"]["outcome"], verdict["rollback"]["commit"]) == ("done", live)
     assert road.commits() == [live] * 3
     assert len(road.pages()) == 2
