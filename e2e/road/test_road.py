@@ -59,7 +59,8 @@ def registry_that_takes_no_index(registry: str):
     loopback interface, where Docker asks for no TLS."""
 
     class Proxy(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        # Also to what is no HTTP, which is how Docker learns that it is not to speak TLS.
+        protocol_version = default_request_version = "HTTP/1.1"
         default_request_version = "HTTP/1.1"  # `docker manifest` tries TLS first, and goes by how that is answered
 
         def pass_on(self):
@@ -68,7 +69,7 @@ def registry_that_takes_no_index(registry: str):
             del self.headers["Transfer-Encoding"]
             if self.command == "PUT" and "manifest.list" in self.headers.get("Content-Type", ""):
                 return self.answer(503, {}, b"<html>no server is available</html>")
-            headers = {name: value for name, value in self.headers.items() if name not in {"Content-Length", "Connection"}}
+            headers = {name: ", ".join(self.headers.get_all(name)) for name in self.headers if name not in {"Content-Length", "Connection"}}
             onward = HTTPConnection(registry, timeout=10)
             # Its Host stays the one that was asked for, so that the registry's Location leads back here.
             onward.request(self.command, self.path, body, headers)
