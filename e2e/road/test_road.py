@@ -59,8 +59,7 @@ def registry_that_takes_no_index(registry: str):
     loopback interface, where Docker asks for no TLS."""
 
     class Proxy(BaseHTTPRequestHandler):
-        # Also to what is no HTTP, which is how Docker learns that it is not to speak TLS.
-        protocol_version = default_request_version = "HTTP/1.1"
+        protocol_version = "HTTP/1.1"
         default_request_version = "HTTP/1.1"  # `docker manifest` tries TLS first, and goes by how that is answered
 
         def pass_on(self):
