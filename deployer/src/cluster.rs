@@ -46,6 +46,13 @@ const POD_PATIENCE: Duration = Duration::from_secs(5);
 const ROLE: [&str; 7] =
     ["deployments", "replicasets", "pods", "events", "services", "poddisruptionbudgets", "horizontalpodautoscalers"];
 
+/// By how much a clock is ahead at least that wrote `date`, in whole seconds, between a request and its answer. On a busy
+/// machine they are seconds apart, which says nothing of the clock.
+fn ahead(date: Timestamp, sent: Timestamp, received: Timestamp) -> SignedDuration {
+    let behind = (date + SignedDuration::from_secs(1)).duration_since(sent).min(SignedDuration::ZERO);
+    date.duration_since(received).max(SignedDuration::ZERO) + behind
+}
+
 /// A namespace of a cluster.
 #[derive(Clone)]
 pub(crate) struct Cluster {
@@ -178,22 +185,20 @@ impl Cluster {
     /// One request and the whole answer to it.
     async fn send(&self, request: http::Request<Vec<u8>>, limit: Duration) -> kube::Result<Vec<u8>> {
         let answer = async {
+            let sent = Timestamp::now();
             let (head, body) = self.client.send(request.map(Body::from)).await?.into_parts();
-            self.set_clock(head.headers.get(header::DATE).and_then(|date| date.to_str().ok()));
+            self.set_clock(head.headers.get(header::DATE).and_then(|date| date.to_str().ok()), sent);
             let body = body.collect_bytes().await?;
             if head.status.is_success() { Ok(body.to_vec()) } else { Err(refused(head.status, &body)) }
         };
         timeout(limit, answer).await.unwrap_or_else(|_| Err(late(limit)))
     }
 
-    fn set_clock(&self, date: Option<&str>) {
+    fn set_clock(&self, date: Option<&str>, sent: Timestamp) {
         if self.ahead.get().is_none()
             && let Some(date) = date.and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok())
         {
-            let ahead = date.duration_since(Timestamp::now());
-            // The date has whole seconds: less than two apart may be no difference at all.
-            let is_ahead = ahead.abs() >= SignedDuration::from_secs(2);
-            self.ahead.set(Some(if is_ahead { ahead } else { SignedDuration::ZERO }));
+            self.ahead.set(Some(ahead(date, sent, Timestamp::now())));
         }
     }
 
@@ -538,4 +543,26 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_ahead_or_behind_only_as_far_as_request_and_answer_prove_it() {
+        let at = |millis: i64| Timestamp::from_millisecond(1_800_000_000_000 + millis).unwrap();
+        // The date of the answer, when the request was sent, when the answer came; and by how much the clock is ahead.
+        let cases = [
+            (0, 100, 200, 0),
+            (0, 900, 4_500, 0), // a busy machine
+            (0, 950, 1_050, 0),
+            (0, -3_000, -2_500, 2_500),
+            (0, 5_000, 5_500, -4_000),
+        ];
+        for (date, sent, received, expected) in cases {
+            let found = ahead(at(date), at(sent), at(received));
+            assert_eq!(found, SignedDuration::from_millis(expected), "{date} {sent} {received}");
+        }
+    }
 }
