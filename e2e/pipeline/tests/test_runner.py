@@ -293,7 +293,8 @@ def test_the_next_build_finds_its_workspace_and_touches_only_what_has_changed(jo
     assert unchanged.stat().st_mtime_ns == before
 
 
-# What the runner does not know, and what Jenkins 2.568.2 refuses: both were run beside each other in November 2026.
+# What the runner does not know, and what Jenkins refuses: seen in a Jenkins 2.568.2 in November 2026, or, for cases of the same
+# kind, read in the validator of pipeline-model-definition 2.2277.v00573e73ddf1.
 def test_a_first_clone_has_no_tags_and_a_later_one_has(job):
     checkout = "checkout scmGit(branches: scm.branches, userRemoteConfigs: scm.userRemoteConfigs, extensions: [{}])"
     clone = checkout.format("cloneOption(shallow: false, noTags: false, reference: '')")
