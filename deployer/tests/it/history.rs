@@ -147,6 +147,8 @@ async fn only_waits(plane: Plane) {
     let running = scene.start(new, &[]);
     running.said("applied").await;
     scene.kubelet.let_pods_of(new, Life::of(&NOT_FOUND).then(10, &HEALTHY)).await;
+    // What a pod says that was made in this run is news.
+    scene.kubelet.let_later_pods_of(new, Life::of(&HEALTHY));
     done(&scene, &running.end().await, new, 2).await;
 }
 
