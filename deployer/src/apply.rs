@@ -205,6 +205,8 @@ impl Apply<'_> {
         let written = self.put(&documents.deployment, live[0].as_ref(), Some(generation)).await?;
         let deployment = typed(&written)?;
         let target = Target::of(&deployment).written(self.lost.unwrap_or(generation), now);
+        let target =
+            Target { before: run.sight.as_ref().map(|sight| sight.pods.clone()).unwrap_or_default(), ..target };
         let mut incomplete = None;
         for (document, live) in others().filter(|(document, _)| !document.is_read_by_pods()) {
             match self.put_other(document, live.clone(), &target).await {

@@ -77,13 +77,13 @@ impl Checks<'_> {
         }
     }
 
-    /// Whether the kubelet has not tried again since this run began, although the status is newer: it writes that it
-    /// waits seconds after the attempt that failed.
+    /// Whether the kubelet has not tried again since this run began, although the status is newer: seconds after an
+    /// attempt that failed it writes that it waits.
     fn only_waits(&self, pod: &Pod, status: &ContainerStatus) -> bool {
-        let is_older = |begun: &Timestamp| !self.target.made(pod) && pod::created(pod) < *begun;
-        let Some(begun) = self.target.begun.filter(is_older) else { return false };
+        let was = self.target.was(pod).and_then(|was| pod::container_statuses(was).find(|was| was.name == status.name));
+        let (Some(was), Some(begun)) = (was, self.target.begun) else { return false };
         match pod::waiting(status).0 {
-            "ImagePullBackOff" => true, // a new attempt says ErrImagePull first
+            "ImagePullBackOff" => pod::waiting(was).0 == "ErrImagePull",
             "CrashLoopBackOff" => {
                 let ended = pod::ends(status).filter_map(|end| end.finished_at.as_ref()).map(|time| time.0).max();
                 ended.is_some_and(|ended| ended < begun)

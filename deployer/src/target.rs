@@ -1,5 +1,7 @@
 //! What a rollout is to come to, as the answer to the apply stated it.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -24,6 +26,8 @@ pub(crate) struct Target {
     pub(crate) begun: Option<Timestamp>,
     /// When it was applied, by the cluster's clock; `None` if the apply changed nothing that pods are made from.
     pub(crate) applied: Option<Timestamp>,
+    /// The Deployment's pods, as they were when the run began.
+    pub(crate) before: Vec<Arc<Pod>>,
     /// A failed rollout is undone: its pods that are not ready need not be waited for, they serve nobody.
     pub(crate) undoing: bool,
 }
@@ -40,6 +44,7 @@ impl Target {
             images: revision::images(deployment),
             begun: None,
             applied: None,
+            before: Vec::new(),
             undoing: false,
         }
     }
@@ -78,7 +83,17 @@ impl Target {
     /// Whether the pod's status says something of the time since this run began, and not of what was repaired since.
     pub(crate) fn is_news(&self, pod: &Pod) -> bool {
         let Some(begun) = self.begun else { return true };
+        if let Some(was) = self.was(pod) {
+            // Timestamps have whole seconds, so that the second of the beginning is before and after it.
+            return pod.metadata.resource_version != was.metadata.resource_version
+                && pod::status_since(pod).as_second() >= begun.as_second();
+        }
         self.made(pod) || pod::created(pod) >= begun || pod::status_since(pod) >= begun
+    }
+
+    /// The pod as it was when the run began.
+    pub(crate) fn was(&self, pod: &Pod) -> Option<&Pod> {
+        self.before.iter().find(|was| was.metadata.uid == pod.metadata.uid).map(AsRef::as_ref)
     }
 
     /// The later of this moment and the beginning of this run.

@@ -49,6 +49,7 @@ impl Scene {
                 commit: Some(COMMIT_NEW.to_owned()),
                 images: vec![image.clone()],
                 applied: Some(time(APPLIED)),
+                before: Vec::new(),
                 undoing: false,
             },
             deployment: json!({
