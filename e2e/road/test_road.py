@@ -459,7 +459,7 @@ def test_a_tag_that_is_pushed_again_changes_nothing_in_the_cluster(road):
 
 STOPPED = {
     "a Dockerfile that hadolint refuses": (
-        {"Dockerfile": [("COPY spin.toml", "ADD spin.toml")]},
+        {"Dockerfile": [("COPY target/image/ /", "ADD target/image/ /")]},
         ("Lint Dockerfile", "DL3020"),
     ),
     "a test of the component that fails": (
