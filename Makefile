@@ -48,7 +48,7 @@ CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CYCLONEDX_VERSION)
 LINTERS  := $(CACHE)/linters-$(shell sha256sum .ci/lint-requirements.txt | cut -c1-8)
 
 .PHONY: help up test e2e lint lint-dockerfile lint-app lint-advisories component test-component image scan push deploy verdict \
-	bench conformance soak cluster clean host deployer guests linters kubernetes python cyclonedx
+	bench conformance soak believe cluster clean host deployer guests linters kubernetes python cyclonedx
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -112,6 +112,9 @@ e2e: lint test-component host deployer kubernetes python cyclonedx ## the whole 
 
 soak: component host deployer kubernetes ## 20 rolling updates under load on the two-node cluster
 	ROLLING_UPDATES=20 $(IN_BED) e2e/cluster.sh run cargo test --locked --quiet --package e2e -- no_visitor_is_lost
+
+believe: component host deployer kubernetes ## 200 deploys in a row (DEPLOYS), each verdict held against the API server's audit log
+	DEPLOYS=$(or $(DEPLOYS),200) $(IN_BED) e2e/cluster.sh run cargo test --locked --quiet --package e2e -- no_verdict_contradicts
 
 cluster: component host deployer kubernetes ## a shell in a fresh two-node cluster
 	$(IN_BED) e2e/cluster.sh shell
