@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-use crate::text::turns_direction;
+use crate::visible::turns_direction;
 
 /// The document on one line.
 pub(crate) fn to_vec(document: &impl Serialize) -> Vec<u8> {

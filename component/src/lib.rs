@@ -22,9 +22,10 @@ mod settings;
 #[cfg(any(target_family = "wasm", test))]
 mod spin;
 mod text;
+mod visible;
 mod visit;
 
 pub use refusal::Refusal;
-pub use routes::{Answer, BODY_LIMIT, HEAD_LIMIT, refuse, respond};
+pub use routes::{Answer, refuse, respond};
 pub use settings::Settings;
-pub use visit::{Headers, Origin, Visit};
+pub use visit::{BODY_LIMIT, HEAD_LIMIT, Headers, Origin, Visit};

@@ -4,7 +4,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 
 use crate::{
     report::{Report, VERSION},
-    text::{ABSENT, Visible},
+    text::ABSENT,
+    visible::Visible,
     visit::Headers,
 };
 

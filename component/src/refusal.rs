@@ -4,7 +4,10 @@ use std::fmt;
 
 use http::{Method, StatusCode};
 
-use crate::{BODY_LIMIT, HEAD_LIMIT, text::Visible};
+use crate::{
+    visible::Visible,
+    visit::{BODY_LIMIT, HEAD_LIMIT},
+};
 
 /// Why a request is not answered with what it asks for; shown, one line that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

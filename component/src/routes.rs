@@ -13,14 +13,8 @@ use crate::{
     report::{Report, VERSION},
     settings::Settings,
     text,
-    visit::{Headers, Visit},
+    visit::{BODY_LIMIT, Headers, Visit},
 };
-
-/// The greatest body that is read, in bytes.
-pub const BODY_LIMIT: usize = 64 * 1024;
-
-/// The greatest head that is read, in bytes: the request target, and the names and values of the visitor's headers.
-pub const HEAD_LIMIT: usize = 64 * 1024;
 
 /// The `OpenAPI` description of all routes.
 const OPENAPI: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.json"));

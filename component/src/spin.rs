@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::{HEAD_LIMIT, refusal::Refusal, visit::Headers};
+use crate::{
+    refusal::Refusal,
+    visit::{HEAD_LIMIT, Headers},
+};
 
 /// Host is not among the headers that a component is given. It stands in `spin-full-url`, and may have this many bytes.
 const HOST_LIMIT: usize = 1024;

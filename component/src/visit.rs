@@ -5,6 +5,12 @@ use std::{borrow::Cow, net::IpAddr};
 use http::Method;
 use serde::{Serialize, Serializer};
 
+/// The greatest body that is read, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;
+
+/// The greatest head that is read, in bytes: the request target, and the names and values of the visitor's headers.
+pub const HEAD_LIMIT: usize = 64 * 1024;
+
 /// One visit, as the core sees it.
 pub struct Visit<'a> {
     /// The address at the other end of the connection, where the server says it.
@@ -15,7 +21,7 @@ pub struct Visit<'a> {
     pub target: String,
     /// The visitor's own headers and no others.
     pub headers: Headers,
-    /// Of a body longer than [`BODY_LIMIT`](crate::BODY_LIMIT), the first byte beyond is enough.
+    /// Of a body longer than [`BODY_LIMIT`], the first byte beyond is enough.
     pub body: Vec<u8>,
     /// Where the request was sent to. It is asked only where it is shown, because each answer is a call into the host.
     pub origin: &'a dyn Fn() -> Origin,
