@@ -108,7 +108,7 @@ impl Found {
     }
 }
 
-/// Walks from the nearest entry outwards, over trusted proxies, to the first that is none.
+/// Walks from the nearest entry outwards, past trusted proxies, to the first that is not one.
 fn nearest_untrusted(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr, trusted: &[IpNet]) -> Found {
     let name = title_case(header.name());
     let mut nearest = None;

@@ -15,7 +15,7 @@ pub(crate) struct Form {
 
 impl Form {
     /// Reads a query or a body of `application/x-www-form-urlencoded` (URL Standard, section 5.1).
-    /// Percent-encoding that is none stays as it is, and what is not UTF-8 is replaced.
+    /// Malformed percent-encoding stays as it is, and what is not UTF-8 is replaced.
     pub(crate) fn from_urlencoded(input: &[u8]) -> Self {
         let mut form = Self::default();
         for (name, value) in form_urlencoded::parse(input) {

@@ -88,7 +88,7 @@ impl Choice {
 struct MediaRange<'a> {
     main: &'a str,
     sub: &'a str,
-    /// How many parameters it names, and whether one of them is none that our formats have.
+    /// How many parameters it names, and whether our formats lack one of them.
     parameters: usize,
     foreign: bool,
     /// In thousandths.

@@ -16,7 +16,7 @@ pub struct Settings {
 /// What is known of the proxies in front.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Trust {
-    /// There are none, or none that may speak for a visitor.
+    /// There is no proxy, or no proxy may speak for a visitor.
     #[default]
     Nobody,
     /// They call from these networks.
