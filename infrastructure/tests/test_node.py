@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_cluster import GROUP, RESOURCES
+from test_cluster import CONFIG, GROUP, RESOURCES
 
 HERE = Path(__file__).parent
 (SCRIPT,) = GROUP["preBootstrapCommands"]
@@ -192,7 +192,7 @@ def configured(node):
     """A node whose nodeadm has read this user data, after its first boot or a later one."""
     if not shutil.which("go") and not os.environ.get("CI"):
         pytest.skip("nodeadm and containerd are built with go")
-    node.tool("kubelet", "echo Kubernetes v1.35.4\n")
+    node.tool("kubelet", f"echo Kubernetes v{CONFIG['metadata']['version']}.0\n")
     node.tool("containerd", f'exec {built(*CONTAINERD)} "$@"\n')
 
     def configure(user_data, then="true"):
