@@ -329,7 +329,12 @@ async fn client(kubeconfig: &Path) -> Client {
     Client::try_from(config.expect("it is whole")).expect("a client needs no server")
 }
 
+/// A port below those that the kernel gives to connections (`ip_local_port_range`): one of these is free here, and taken
+/// by a connection before the program listens on it. Where to begin differs from process to process.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-    listener.local_addr().expect("it is bound").port()
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(61);
+    let ports = || 20_000 + begin.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+    let mut candidates = std::iter::repeat_with(ports).filter_map(|port| u16::try_from(port).ok());
+    candidates.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("loopback has a free port")
 }

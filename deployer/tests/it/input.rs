@@ -127,6 +127,7 @@ async fn order(plane: &'static ControlPlane) {
     let commits = scene.commits;
     let unknown = "0123456789012345678901234567890123456789";
     assert_eq!(scene.deploy(&commits.new).await.code, 0);
+    scene.settled("NewReplicaSetAvailable").await;
     let before = scene.versions().await;
     for (commit, says) in [
         (&*commits.old, &["older", "--ignore-order"][..]),
