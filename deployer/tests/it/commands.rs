@@ -121,6 +121,7 @@ async fn timeout(plane: Plane) {
 async fn contested(plane: Plane) {
     let scene = Scene::with_old(plane).await;
     scene.deploy(&scene.commits.new).await.ends_with(0, &["done"]);
+    scene.settled("NewReplicaSetAvailable").await;
     let before = scene.versions().await;
     let conflict = |asked: &Asked| if asked.changes("deployments") { Fate::Status(409, None) } else { Fate::Answered };
     let _proxy = scene.through(conflict).await;
