@@ -240,13 +240,14 @@ impl<'a> Progress<'a> {
     }
 
     fn announce(&mut self, assessment: &Assessment, run: &Run) {
+        let begun = self.task.target.begun.map(Timestamp::as_second);
         for pod in &assessment.available {
-            let is_news = pod.metadata.uid.as_ref().is_some_and(|uid| self.announced.insert(uid.clone()));
+            let Some(uid) = pod.metadata.uid.as_ref().filter(|uid| !self.announced.contains(*uid)) else { continue };
+            self.announced.insert(uid.clone());
             // Pods that were available before it all began are no progress. Timestamps have whole seconds.
-            let begun = self.task.target.begun.map(Timestamp::as_second);
             let is_new =
                 pod::ready_since(pod).is_some_and(|since| begun.is_none_or(|begun| since.as_second() >= begun));
-            if is_news && is_new {
+            if is_new {
                 let (count, desired) = (self.announced.len(), assessment.desired);
                 run.output.say(&format!("{} is available ({count} of {desired})", pod::located(pod)));
             }

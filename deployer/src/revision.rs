@@ -79,12 +79,21 @@ fn number(metadata: &ObjectMeta) -> Option<u64> {
     annotation(metadata, REVISION)?.parse().ok()
 }
 
-/// The name of the last revision that was available, the present one included.
+/// The name of the last revision that was available, the present one included. The condition of a complete rollout names
+/// its `ReplicaSet`, and may stand for a while when the next one has begun:
+/// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/controller/deployment/progress.go>
 pub(crate) fn last_available(deployment: &Deployment, replica_sets: &[Arc<ReplicaSet>]) -> Option<String> {
     let conditions = deployment.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let was_complete = conditions.iter().any(|condition| condition.reason.as_deref() == Some("NewReplicaSetAvailable"));
-    let is_available = |set: &&ReplicaSet| was_complete || available(set) > 0 && available(set) >= replicas(deployment);
-    let current = current(deployment, replica_sets).filter(is_available).and_then(|set| set.metadata.name.clone());
+    let was_complete = |set: &str| {
+        conditions.iter().any(|condition| {
+            condition.reason.as_deref() == Some("NewReplicaSetAvailable")
+                && condition.message.as_deref().is_some_and(|message| message.contains(&format!("{set:?}")))
+        })
+    };
+    let current = current(deployment, replica_sets).and_then(|set| {
+        let is_available = available(set) > 0 && available(set) >= replicas(deployment);
+        set.metadata.name.clone().filter(|name| is_available || was_complete(name))
+    });
     current.or_else(|| annotation(&deployment.metadata, AVAILABLE).map(str::to_owned))
 }
 

@@ -1,6 +1,5 @@
 //! What the API server sends of a Deployment, kept in stores.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, SelectAll, select_all};
@@ -37,8 +36,8 @@ pub(crate) struct Watch {
     complete: [bool; 3],
     changes: SelectAll<BoxStream<'static, Change>>,
     suspect: Option<Suspect>,
-    /// The uids of the pods that were on their way out, and when the last one was gone.
-    leaving: HashSet<String>,
+    /// Whether pods were on their way out, and when the last one was gone.
+    leaving: bool,
     room_since: Option<Timestamp>,
 }
 
@@ -73,7 +72,7 @@ impl Watch {
             complete: [false; 3],
             changes: select_all([first, second, third]),
             suspect: None,
-            leaving: HashSet::new(),
+            leaving: false,
             room_since: None,
         };
         watch.first_lists(cluster).await?;
@@ -117,12 +116,10 @@ impl Watch {
     /// What the stores hold at `now`.
     pub(crate) fn snapshot(&mut self, now: Timestamp) -> Snapshot {
         let pods = self.pods.state();
-        let leaving = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some());
-        let leaving: HashSet<String> = leaving.filter_map(|pod| pod.metadata.uid.clone()).collect();
-        if leaving.is_empty() && !self.leaving.is_empty() {
+        let leaving = pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some());
+        if std::mem::replace(&mut self.leaving, leaving) && !leaving {
             self.room_since = Some(now);
         }
-        self.leaving = leaving;
         let events = self.suspect.as_ref().filter(|suspect| suspect.complete);
         let deployment = self.deployments.find(|deployment| deployment.name_any() == self.name);
         let uid = deployment.as_ref().and_then(|deployment| deployment.metadata.uid.clone());

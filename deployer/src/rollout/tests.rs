@@ -537,12 +537,15 @@ fn the_revision_to_roll_back_to_is_one_that_serves_else_the_newest_that_was_ever
 
 #[test]
 fn the_last_available_revision_is_the_present_one_once_its_rollout_is_complete() {
-    let complete =
-        json!({"conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]});
+    let complete = |set: &str| {
+        let message = format!("ReplicaSet \"{set}\" has successfully progressed.");
+        json!({"conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable", "message": message}]})
+    };
     for (what, status, available, last) in [
-        ("complete", &complete, 0, Some("new")),
-        ("available", &json!({}), 1, Some("new")),
-        ("neither", &json!({}), 0, Some("earlier")),
+        ("complete", complete("new"), 0, Some("new")),
+        ("the one before was complete", complete("old"), 0, Some("earlier")),
+        ("available", json!({}), 1, Some("new")),
+        ("neither", json!({}), 0, Some("earlier")),
     ] {
         let mut scene = Scene::healthy();
         scene.deployment["status"] = status.clone();
