@@ -229,6 +229,7 @@ impl ControlPlane {
                     verb: text(&event["verb"]),
                     resource: resource(&event["objectRef"]),
                     uri: text(&event["requestURI"]),
+                    is_conflict: event["responseStatus"]["code"] == 409,
                 });
             }
         }
@@ -251,6 +252,8 @@ pub(crate) struct Request {
     /// With its subresource, if any, after a slash.
     pub(crate) resource: String,
     pub(crate) uri: String,
+    /// Whether somebody else had written the object in between.
+    pub(crate) is_conflict: bool,
 }
 
 fn text(value: &Value) -> String {
