@@ -44,7 +44,7 @@ name=$(setting name) region=$(setting region)
 
 # Who calls AWS; ends the script where nobody does.
 account() {
-  aws sts get-caller-identity --query Account --output text ||
+  aws sts get-caller-identity --region "$region" --query Account --output text ||
     fail 3 "AWS does not know who is asking" "aws configure, or aws sso login and AWS_PROFILE, then run this again"
 }
 
