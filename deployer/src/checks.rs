@@ -110,7 +110,7 @@ impl Checks<'_> {
                 };
             }
             "CreateContainerConfigError" => {
-                let root = message.contains("runAsNonRoot");
+                let root = ["runAsNonRoot", "non-root policy"].iter().any(|words| message.contains(words));
                 let certain = self.target.since(pod::status_since(pod)) + CONFIGURATION_GRACE;
                 return self.from(certain, Cause::Config { at: at(pod, status), root, said });
             }

@@ -90,6 +90,8 @@ const FAILURES: &[Failure] = &[
         reason: "ConfigMissing", cause: &["configmap", "missing", "not found"], evidence: "CreateContainerConfigError", within: AFTER_TEN_SECONDS, ..CERTAIN },
     Failure { name: "12 an image that would run as root is the cause after 10 s", says: || ROOT.clone(),
         reason: "RunsAsRoot", cause: &["root"], evidence: "CreateContainerConfigError", within: AFTER_TEN_SECONDS, ..CERTAIN },
+    Failure { name: "12 a container whose runAsUser is root is the cause after 10 s", says: || ROOT.replace("container has runAsNonRoot and image will run as root", "container's runAsUser breaks non-root policy"),
+        reason: "RunsAsRoot", cause: &["non-root policy"], evidence: "CreateContainerConfigError", within: AFTER_TEN_SECONDS, ..CERTAIN },
     Failure { name: "12 a Secret to mount that is missing is the cause when the progress deadline has passed", says: || NO_SECRET.clone(),
         reason: "VolumeNotMounted", cause: &["secret", "missing", "not found"], ..DOUBTFUL },
     Failure { name: "13 a handler that a node has not is the cause after three attempts", says: || NO_HANDLER.clone(),

@@ -99,10 +99,12 @@ pub(crate) fn a_handler_that_the_nodes_do_not_have() {
     fails_with("no-handler", "HandlerMissing", &["no runtime for \"absent\" is configured"], &manifest);
 }
 
-pub(crate) fn an_image_that_would_run_as_root() {
-    let context = "/spec/template/spec/securityContext";
-    let manifest = Manifest::quick().without(&format!("{context}/runAsUser")).without(&format!("{context}/runAsGroup"));
-    fails_with("as-root", "RunsAsRoot", &["CreateContainerConfigError", "root"], &manifest);
+pub(crate) fn a_container_that_would_run_as_root() {
+    let manifest = Manifest::quick().with("/spec/template/spec/securityContext/runAsUser", json!(0));
+    fails("as-root", "RunsAsRoot", &["CreateContainerConfigError", "non-root policy"], |namespace, road| {
+        namespace.allow_everything(); // `restricted` refuses it before a kubelet does
+        namespace.deploy(road, &manifest, &road.commits[1], &["--rollback"])
+    });
 }
 
 pub(crate) fn a_readiness_gate_that_nobody_answers() {

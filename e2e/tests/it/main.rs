@@ -48,7 +48,7 @@ fn main() {
         failures::a_missing_secret,
         failures::a_missing_runtime_class,
         failures::a_handler_that_the_nodes_do_not_have,
-        failures::an_image_that_would_run_as_root,
+        failures::a_container_that_would_run_as_root,
         failures::a_readiness_gate_that_nobody_answers,
         failures::a_startup_probe_that_never_succeeds,
         failures::a_liveness_probe_that_never_succeeds,
