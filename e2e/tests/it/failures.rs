@@ -121,9 +121,11 @@ pub(crate) fn a_startup_probe_that_never_succeeds() {
 
 pub(crate) fn a_liveness_probe_that_never_succeeds() {
     let probe = json!({"httpGet": {"path": "/absent", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1});
-    // Alive for too short a time to be available.
+    // Alive for too short a time to be available; but ready before, so that a visitor may meet its end.
     let manifest = Manifest::quick().with("/spec/minReadySeconds", json!(15)).with_container("/livenessProbe", probe);
-    fails_with("no-liveness", "LivenessProbeFailed", &["HTTP probe failed with statuscode: 404"], &manifest);
+    fails("no-liveness", "LivenessProbeFailed", &["HTTP probe failed with statuscode: 404"], |namespace, road| {
+        namespace.deploy(road, &manifest, &road.commits[1], &["--rollback"])
+    });
 }
 
 pub(crate) fn a_hook_that_fails_after_the_start() {
