@@ -1,6 +1,6 @@
-# What Spin's containerd shim runs: the application's manifest and, where it says, the component. Nothing else but the
-# list of what the component is made of, in which scanners look up vulnerabilities. road/image.sh lays all of it out.
-FROM scratch
+# Two images of one root directory, which road/image.sh lays out: for Spin's containerd shim, and for any container runtime.
+# Without --target it is the first of the two, because Docker builds the last stage.
+FROM scratch AS root
 
 # The first step, because Docker's classic builder takes the platform from here: after any other it would be this
 # machine's own. /.spin is where Spin keeps its state: where it is missing, neither a read-only root nor a user other
@@ -15,5 +15,16 @@ LABEL org.opencontainers.image.title="request-info" \
 
 USER 65532:65532
 
+# An ordinary container, with the project's own host in it. Docker waits 10 s after SIGTERM, and so does the manifest's
+# grace period after preStop (45 - 35 s): 8 s to drain in leave 2 s to end.
+FROM root AS standalone
+ENV SPIN_HTTP_LISTEN_ADDR=0.0.0.0:8080
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=2s --start-period=2s CMD ["/request-info-host", "healthcheck"]
+ENTRYPOINT ["/request-info-host", "--from", "/spin.toml", "--drain", "8s"]
+
+# What Spin's containerd shim runs: the application's manifest and, where it says, the component. Nothing else but the
+# list of what the component is made of, in which scanners look up vulnerabilities.
+FROM root AS shim
 # containerd wants a command; the shim ignores it.
 ENTRYPOINT ["/spin.toml"]

@@ -5,6 +5,7 @@ IMAGE     ?= localhost:5000/request-info
 COMMIT    ?= $(shell git rev-parse HEAD)
 NAMESPACE ?= default
 CONTEXT   ?=
+RUNTIME   ?= shim
 
 # These become words of commands, so that one with a character outside of this list is refused before anything runs.
 # `value` reads them as they are; any other way make would run a $(shell …) that stands in them.
@@ -14,7 +15,13 @@ refuse   = $(error $(1) is refused: $(2). Nothing was run)
 check    = $(eval rest := $$(value $(1)))$(if $(filter -%,$(rest)),$(call refuse,$(1),it begins with -))$(foreach \
 	character,$(ALLOWED),$(eval rest := $$(subst $(character),,$$(rest))))$(if $(rest),$(call \
 	refuse,$(1),it holds something that is neither a letter nor a digit nor one of . _ - / : @ + [ ]))
-$(foreach name,LISTEN IMAGE COMMIT NAMESPACE CONTEXT,$(if $(filter-out file,$(origin $(name))),$(call check,$(name))))
+$(foreach name,LISTEN IMAGE COMMIT NAMESPACE CONTEXT RUNTIME,$(if $(filter-out file,$(origin $(name))),$(call check,$(name))))
+
+$(if $(filter shim standalone,$(RUNTIME)),,$(call refuse,RUNTIME,it is neither shim nor standalone))
+
+# What RUNTIME decides: where the image is pushed, and what is deployed.
+override REPOSITORY := $(IMAGE)$(if $(filter standalone,$(RUNTIME)),-standalone)
+override TEMPLATE   := $(if $(filter standalone,$(RUNTIME)),target/standalone.yaml.tmp,kubernetes/deployment.yaml.tmp)
 
 # The only place where a commit becomes a tag.
 override TAG := $(shell printf %.12s '$(COMMIT)')
@@ -77,8 +84,7 @@ guests: component
 	$(call into_target,floor)
 
 host:
-	@[ -e "$(HOST_BINARY)" ] || echo "building the host (about 5 minutes on two cores, once)" >&2
-	$(STATIC) cargo build --locked --quiet --release --target $(NATIVE) --package request-info-host
+	@road/host.sh $(NATIVE) >/dev/null
 
 deployer:
 	@[ -e "$(DEPLOYER)" ] || echo "building the deployer (about 2 minutes on two cores, once)" >&2
@@ -131,14 +137,15 @@ $(PYTHON)/installed:
 
 # --- The road --------------------------------------------------------------------------------------------------------
 
+# Of each of the four, RUNTIME=standalone makes what needs no shim: IMAGE-standalone, and pods without a RuntimeClass.
 image: component cyclonedx ## build IMAGE:TAG for amd64 and arm64, with the list of what the component is made of in it
-	PATH="$(CYCLONEDX)/bin:$$PATH" road/image.sh "$(IMAGE)" "$(TAG)" "$(COMMIT)"
+	PATH="$(CYCLONEDX)/bin:$$PATH" road/image.sh $(RUNTIME) "$(REPOSITORY)" "$(TAG)" "$(COMMIT)"
 
 scan: component cyclonedx ## look up known vulnerabilities of the image, the host and the deployer, into target/reports; breaks nothing
-	PATH="$(CYCLONEDX)/bin:$$PATH" road/scan.sh "$(IMAGE):$(TAG)-amd64"
+	PATH="$(CYCLONEDX)/bin:$$PATH" road/scan.sh "$(REPOSITORY):$(TAG)-amd64"
 
 push: ## push IMAGE:TAG, once, and move latest forward; REGISTRY_USER and REGISTRY_PASSWORD log in; the digest into target/reports
-	road/push.sh "$(IMAGE)" "$(TAG)" "$(COMMIT)"
+	road/push.sh "$(REPOSITORY)" "$(TAG)" "$(COMMIT)"
 
 cyclonedx: $(CYCLONEDX)/bin/cargo-cyclonedx
 
@@ -147,12 +154,18 @@ $(CYCLONEDX)/bin/cargo-cyclonedx:
 	env -u CARGO_TARGET_DIR cargo install --quiet --locked --version $(CYCLONEDX_VERSION) --root $(CYCLONEDX) cargo-cyclonedx
 
 # By the digest that `make push` wrote down: a tag can be pushed again, a digest cannot.
-deploy: deployer ## roll COMMIT out to NAMESPACE (CONTEXT), and back if that fails; the verdict as JSON in target/reports
+deploy: deployer $(TEMPLATE) ## roll COMMIT out to NAMESPACE (CONTEXT), and back if that fails; the verdict as JSON in target/reports
 	@mkdir -p target/reports
-	@digest=$$(sed -n 's|.*"image": "$(IMAGE):$(TAG)", "digest": "\(.*\)".*|@\1|p' target/reports/image.json 2>/dev/null) && [ -n "$$digest" ] || { \
-		echo "deploy: target/reports/image.json does not name $(IMAGE):$(TAG): make push writes it, and pushes nothing that is there" >&2; exit 1; }; \
-	"$(DEPLOYER)" deploy --image "$(IMAGE):$(TAG)$$digest" --commit $(COMMIT) --template kubernetes/deployment.yaml.tmp \
+	@digest=$$(sed -n 's|.*"image": "$(REPOSITORY):$(TAG)", "digest": "\(.*\)".*|@\1|p' target/reports/image.json 2>/dev/null) && [ -n "$$digest" ] || { \
+		echo "deploy: target/reports/image.json does not name $(REPOSITORY):$(TAG): make push writes it, and pushes nothing that is there" >&2; exit 1; }; \
+	"$(DEPLOYER)" deploy --image "$(REPOSITORY):$(TAG)$$digest" --commit $(COMMIT) --template $(TEMPLATE) \
 		--namespace $(NAMESPACE) $(if $(CONTEXT),--context $(CONTEXT)) --rollback --output json >target/reports/deploy.json
+
+# Each time: of two files, git may have changed the older one.
+.PHONY: target/standalone.yaml.tmp
+target/standalone.yaml.tmp:
+	@mkdir -p $(@D)
+	road/template.sh <kubernetes/deployment.yaml.tmp >$@
 
 verdict: ## the last deploy's verdict in one line, where there is one; Jenkins puts it beside the build
 	@[ ! -s target/reports/deploy.json ] || python3 -c \

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Builds IMAGE:TAG-amd64 and IMAGE:TAG-arm64, which `push.sh` makes one of: image.sh IMAGE TAG COMMIT
+# Builds IMAGE:TAG-amd64 and IMAGE:TAG-arm64, which `push.sh` makes one of: image.sh RUNTIME IMAGE TAG COMMIT
 #
-# Wasm is the same for every processor, and so are the layers: both builds copy one directory, whose times are the
-# commit's. Nothing in the image is run by the build, so it needs no emulation.
+# For the shim, both builds copy one directory, whose times are the commit's: Wasm is the same for every processor, and
+# so are the layers. A standalone image also holds the host and the component compiled, both for its processor.
+# Nothing in the image is run by the build, so it needs no emulation.
 set -euo pipefail
-image=$1 tag=$2 commit=$3
+runtime=$1 image=$2 tag=$3 commit=$4
 component=target/wasm32-wasip2/component/request_info.wasm
 root=target/image
 
@@ -15,13 +16,25 @@ install -D --mode=644 "$component" "$root/$component"
 install --mode=644 spin.toml "$root"
 road/sbom.sh component wasm32-wasip2 >"$root/request-info.cdx.json"
 time=$(git show --no-patch --format=%ct "$commit" 2>/dev/null) || time=0
-find "$root" -exec touch --date="@$time" {} +
 
+# What a standalone image holds beside the rest.
+add_host() {
+  local target=$1 architecture=$2 host native
+  host=$(road/host.sh "$target")
+  native=$(road/host.sh "$(rustc -vV | sed -n 's/^host: //p')")
+  install --mode=755 "$host" "$root/request-info-host"
+  road/sbom.sh host "$target" >"$root/request-info-host.cdx.json"
+  "$native" compile --architecture "$architecture" --from "$root/spin.toml"
+}
+
+declare -A target=([amd64]=x86_64-unknown-linux-gnu [arm64]=aarch64-unknown-linux-gnu)
 for architecture in amd64 arm64; do
   name=$image:$tag-$architecture
+  [ "$runtime" = shim ] || add_host "${target[$architecture]}" "$architecture"
+  find "$root" -exec touch --date="@$time" {} +
   # Without the cache, where the classic builder finds the other platform's steps. The variable is for BuildKit, which
   # would make an index of each image, to put its attestations in.
-  BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build --no-cache --platform "linux/$architecture" \
+  BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build --no-cache --platform "linux/$architecture" --target "$runtime" \
     --build-arg "COMMIT=$commit" --tag "$name" .
   built=$(docker image inspect --format '{{.Architecture}}' "$name")
   [ "$built" = "$architecture" ] || {

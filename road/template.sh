@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Makes the manifest of the standalone image from the one that is for the shim: template.sh <TEMPLATE >STANDALONE
+#
+#   a line that ends in `# shim only` is left out
+#   on a line that ends in `# standalone: VALUE`, VALUE stands in the place of the value
+#
+# Anything else in a comment that begins with one of the two words is an error, and so is a line left out that has others
+# below it.
+set -euo pipefail
+exec awk '
+  function fail(why) { printf "template: line %d %s:%s\n", NR, why, $0 | "cat >&2"; exit 1 }
+  function indent(line) { match(line, /^[ -]*/); return RLENGTH }
+  /^ *(#|$)/ { print; next }
+  omitted && indent($0) >= omitted { fail("is below one that is left out") }
+  { omitted = 0 }
+  / # shim only$/ { omitted = indent($0) + 1; next }
+  match($0, / +# standalone: [^ #].*$/) {
+    value = substr($0, RSTART)
+    sub(/^ +# standalone: /, "", value)
+    if (!match($0, /^ *(- )?[A-Za-z.\/-]+: [^ ]/)) fail("has no value to replace")
+    print substr($0, 1, RLENGTH - 1) value
+    next
+  }
+  tolower($0) ~ /# *(shim only|standalone)/ { fail("has a comment that looks like a marker and is not one") }
+  { print }
+'
