@@ -109,10 +109,12 @@ kubernetes:
 
 # The cluster has no way out: what the road's builds need of others is fetched, and compiled once for all, before.
 # What the bed's nodes and tests run, wherever cargo builds.
-IN_BED = SPIN_HOST="$(call absolute,$(HOST_BINARY))" HOST_BINARY="$(call absolute,$(HOST_BINARY))" DEPLOYER="$(call absolute,$(DEPLOYER))"
+IN_BED = RUNTIME=$(RUNTIME) SPIN_HOST="$(call absolute,$(HOST_BINARY))" HOST_BINARY="$(call absolute,$(HOST_BINARY))" DEPLOYER="$(call absolute,$(DEPLOYER))"
 
 e2e: lint test-component host deployer kubernetes python cyclonedx ## the whole road on a two-node cluster; needs root and Debian
-	e2e/cluster.sh packages chromium=chromium vagrant=vagrant mvn=maven java=default-jre-headless
+	e2e/cluster.sh packages chromium=chromium vagrant=vagrant mvn=maven java=default-jre-headless \
+		aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu
+	for target in x86_64 aarch64; do road/host.sh $$target-unknown-linux-gnu >/dev/null; done
 	PYTHONDONTWRITEBYTECODE=1 $(PYTHON)/bin/pytest --quiet -p no:cacheprovider infrastructure/tests e2e/pipeline/tests
 	$(IN_BED) PYTHON=$(PYTHON) e2e/cluster.sh run e2e/run
 

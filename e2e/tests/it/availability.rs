@@ -6,7 +6,8 @@ use serde_json::json;
 
 use crate::bed::{Namespace, variable};
 use crate::manifest::Manifest;
-use crate::road::road;
+use crate::road::{image_for_the_other_runtime, road};
+use crate::runtime::Runtime;
 use crate::visitors::{self, Tally, Visitors};
 
 pub(crate) fn a_node_port_passes_on_the_visitors_own_address() {
@@ -79,9 +80,33 @@ pub(crate) fn no_visitor_is_lost_during_rolling_updates() {
             outcome.report["replaced_after_s"],
         );
         tally.expect_no_failure();
+        if Runtime::of_this_run() == Runtime::Standalone {
+            assert_eq!(tally.retried, 0, "kept connections were cut");
+        }
         let commits: BTreeSet<_> = tally.answers.keys().collect();
         assert_eq!(commits, BTreeSet::from([old, new]));
         let seconds = tally.lasted.as_secs();
         assert!(tally.requests() as u64 >= 200 * seconds, "only {} requests in {seconds} s", tally.requests());
     }
+}
+
+/// The same Deployment, once with a `RuntimeClass` and once without one.
+pub(crate) fn no_visitor_is_lost_from_one_runtime_to_the_other_and_back() {
+    let (road, ours) = (road(), Runtime::of_this_run());
+    let of = |runtime| {
+        Manifest::of(runtime)
+            .hurried()
+            .with("/spec/template/spec/terminationGracePeriodSeconds", json!(SHORT_PRE_STOP + 10))
+            .pre_stop(SHORT_PRE_STOP)
+    };
+    let namespace = Namespace::create("runtimes");
+    namespace.deploy(road, &of(ours), &road.commits[0], &[]).expect(0);
+    let balancer = namespace.balance(SHORT_INTERVAL);
+    let visitors = Visitors::many(balancer.address);
+    let (there, back) = (&road.commits[1], &road.commits[2]);
+    namespace.deploy_image(road, &of(ours.other()), there, &image_for_the_other_runtime(there), &[]).expect(0);
+    namespace.deploy(road, &of(ours), back, &[]).expect(0);
+    let tally = visitors.leave();
+    tally.expect_no_failure();
+    assert_eq!(tally.answers.keys().collect::<BTreeSet<_>>(), road.commits[..3].iter().collect());
 }

@@ -1,4 +1,7 @@
 //! What only a real cluster can show. Runs inside `e2e/cluster.sh run`.
+//!
+//! All of it runs with the image that `RUNTIME` names. With `[by runtime]` as the filter only that runs in which the two
+//! differ, so that the other image need not be put through all of it.
 
 mod attacks;
 mod availability;
@@ -11,10 +14,14 @@ mod reported;
 mod road;
 mod rollouts;
 mod rules;
+mod runtime;
+mod standalone;
 mod verdicts;
 mod visitors;
 
 use libtest_mimic::{Arguments, Trial};
+
+use crate::runtime::Runtime;
 
 macro_rules! trials {
     ($($test:path,)*) => {
@@ -22,27 +29,22 @@ macro_rules! trials {
     };
 }
 
-/// Tests in namespaces of their own, which mostly wait.
-const SIDE_BY_SIDE: usize = 3;
+fn by_runtime(trials: Vec<Trial>) -> impl Iterator<Item = Trial> {
+    trials.into_iter().map(|trial| trial.with_kind("by runtime"))
+}
 
-fn main() {
-    let arguments = Arguments::from_args();
-    let at_a_time = |tests| Arguments { test_threads: Some(tests), ..arguments.clone() };
-    let side_by_side = trials![
-        rules::the_image_is_small,
-        rules::pods_run_without_root_and_cannot_write,
+/// Tests in namespaces of their own, which mostly wait.
+fn side_by_side() -> Vec<Trial> {
+    let mut tests = trials![
         rules::the_namespace_refuses_what_is_not_restricted,
         rules::the_shipped_role_allows_a_deploy_and_little_else,
         rules::an_older_commit_is_refused,
-        rollouts::the_first_deploy_is_proved_and_the_same_again_changes_nothing,
         rollouts::a_commit_replaces_another_and_the_old_pods_are_gone,
         rollouts::pods_that_are_slow_to_get_ready_are_waited_for,
         rollouts::old_pods_that_are_slow_to_go_are_waited_for,
         failures::an_image_that_does_not_exist,
         failures::an_image_that_is_never_pulled,
-        failures::a_component_that_ends_at_start,
         failures::a_component_that_never_gets_ready,
-        failures::a_component_that_crashes_after_it_was_ready,
         failures::a_misconfigured_variable,
         failures::a_missing_config_map,
         failures::a_missing_secret,
@@ -65,21 +67,52 @@ fn main() {
         reported::an_image_set_by_hand_is_told_apart,
         verdicts::no_verdict_contradicts_the_audit_log,
     ];
-    // These need the whole cluster, or take a part of it away.
-    let alone = trials![
+    tests.extend(by_runtime(trials![
+        rules::the_image_is_small,
+        rules::pods_run_without_root_and_cannot_write,
+        rollouts::the_first_deploy_is_proved_and_the_same_again_changes_nothing,
+        failures::a_component_that_ends_at_start,
+        failures::a_component_that_crashes_after_it_was_ready,
+    ]));
+    if Runtime::of_this_run() == Runtime::Standalone {
+        tests.extend(by_runtime(trials![
+            standalone::docker_alone_runs_it_and_finds_it_healthy,
+            standalone::a_process_that_is_killed_loses_the_request_in_its_middle_and_no_other,
+        ]));
+    }
+    tests
+}
+
+/// Tests that need the whole cluster, or take a part of it away.
+fn alone() -> Vec<Trial> {
+    let mut tests = trials![
         bed_itself::nothing_is_left_of_a_cluster_that_is_ended,
-        attacks::a_visitor_cannot_end_a_pod_or_keep_others_from_it,
         availability::a_node_port_passes_on_the_visitors_own_address,
         availability::without_pre_stop_visitors_are_lost,
         availability::with_pre_stop_none_is_lost_when_the_only_pod_changes_nodes,
-        availability::no_visitor_is_lost_during_rolling_updates,
+        availability::no_visitor_is_lost_from_one_runtime_to_the_other_and_back,
         outages::a_rollout_goes_on_when_the_api_server_was_away,
         outages::a_rollout_goes_on_when_the_registry_comes_back,
         outages::a_registry_that_stays_away_fails_the_rollout,
         outages::a_lost_node_does_not_hold_up_a_rollout,
     ];
-    let side_by_side = libtest_mimic::run(&at_a_time(SIDE_BY_SIDE), side_by_side);
-    let alone = libtest_mimic::run(&at_a_time(1), alone);
+    tests.extend(by_runtime(trials![
+        attacks::a_visitor_cannot_end_a_pod_or_keep_others_from_it,
+        availability::no_visitor_is_lost_during_rolling_updates,
+    ]));
+    if Runtime::of_this_run() == Runtime::Standalone {
+        tests.extend(by_runtime(trials![standalone::heads_that_come_a_byte_a_second_keep_nobody_from_an_answer,]));
+    }
+    tests
+}
+
+const SIDE_BY_SIDE: usize = 3;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let at_a_time = |tests| Arguments { test_threads: Some(tests), ..arguments.clone() };
+    let side_by_side = libtest_mimic::run(&at_a_time(SIDE_BY_SIDE), side_by_side());
+    let alone = libtest_mimic::run(&at_a_time(1), alone());
     side_by_side.exit_if_failed();
     alone.exit();
 }

@@ -1,19 +1,31 @@
 //! The shipped manifest, and what a test changes in it.
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::bed::root;
+use crate::bed::{root, run};
+use crate::runtime::Runtime;
 
 #[derive(Clone)]
 pub(crate) struct Manifest(Vec<Value>);
 
 impl Manifest {
-    /// kubernetes/deployment.yaml.tmp, as it is.
+    /// As `make deploy` gives it to the deployer.
     pub(crate) fn shipped() -> Self {
+        Self::of(Runtime::of_this_run())
+    }
+
+    pub(crate) fn of(runtime: Runtime) -> Self {
         let path = root().join("kubernetes/deployment.yaml.tmp");
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = match runtime {
+            Runtime::Shim => std::fs::read_to_string(&path).expect("it is shipped"),
+            Runtime::Standalone => {
+                let shipped = std::fs::File::open(&path).expect("it is shipped");
+                run(Command::new(root().join("road/template.sh")).stdin(shipped))
+            }
+        };
         let documents =
             serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Self(documents)
@@ -22,8 +34,11 @@ impl Manifest {
     /// The shipped one with shorter times, for tests in which their arithmetic is not the matter: old pods are given
     /// 2 s, and new ones are believed after 1 s.
     pub(crate) fn quick() -> Self {
-        Self::shipped()
-            .with("/spec/minReadySeconds", json!(1))
+        Self::shipped().hurried()
+    }
+
+    pub(crate) fn hurried(self) -> Self {
+        self.with("/spec/minReadySeconds", json!(1))
             .with("/spec/template/spec/terminationGracePeriodSeconds", json!(4))
             .pre_stop(2)
     }

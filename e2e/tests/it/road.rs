@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use crate::bed::{NAME, root, run, variable};
+use crate::runtime::Runtime;
 
 /// Where spin.toml has the component.
 const COMPONENT: &str = "target/wasm32-wasip2/component/request_info.wasm";
@@ -54,8 +55,8 @@ impl Road {
         let road = Self { clone, commits };
         let component = component();
         for commit in &road.commits {
-            let stamped = stamp(&component, commit);
-            push(&image(commit), commit, "/...", &stamped);
+            let content = Content { routes: "/...", component: &stamp(&component, commit) };
+            push(Runtime::of_this_run(), &image(commit), commit, &content);
         }
         road
     }
@@ -63,7 +64,23 @@ impl Road {
 
 /// The image of a commit, by its tag.
 pub(crate) fn image(commit: &str) -> String {
-    format!("{}:{}", repository(NAME), &commit[..12])
+    image_for(Runtime::of_this_run(), commit)
+}
+
+fn image_for(runtime: Runtime, commit: &str) -> String {
+    let name = match runtime {
+        Runtime::Shim => NAME.to_owned(),
+        Runtime::Standalone => format!("{NAME}-standalone"),
+    };
+    format!("{}:{}", repository(&name), &commit[..12])
+}
+
+/// The image of a commit for the runtime that these tests do not deploy, which nothing but this pushes.
+pub(crate) fn image_for_the_other_runtime(commit: &str) -> String {
+    let runtime = Runtime::of_this_run().other();
+    let image = image_for(runtime, commit);
+    push(runtime, &image, commit, &Content { routes: "/...", component: &stamp(&component(), commit) });
+    image
 }
 
 /// An image of a commit with something wrong in it, in a repository of its own.
@@ -73,7 +90,7 @@ pub(crate) fn flawed_image(commit: &str, flaw: Flaw) -> String {
         Flaw::NeverReady => ("never-ready", stamp(&component(), commit), "/elsewhere/..."),
     };
     let image = format!("{}:{}", repository(name), &commit[..12]);
-    push(&image, commit, routes, &component);
+    push(Runtime::of_this_run(), &image, commit, &Content { routes, component: &component });
     image
 }
 
@@ -117,20 +134,39 @@ fn stamp(component: &[u8], commit: &str) -> Vec<u8> {
     stamped
 }
 
-/// Builds the shipped Dockerfile with this component behind these routes, and pushes what it gives.
-fn push(image: &str, commit: &str, routes: &str, component: &[u8]) {
-    let context = TempDir::with_prefix("image-").expect("a directory for the build");
+/// What tells one image from another.
+struct Content<'a> {
+    routes: &'a str,
+    component: &'a [u8],
+}
+
+/// Builds the shipped Dockerfile, and pushes what it gives.
+fn push(runtime: Runtime, image: &str, commit: &str, content: &Content) {
+    let directory = TempDir::with_prefix("image-").expect("a directory for the build");
     for file in ["Dockerfile", ".dockerignore"] {
-        fs::copy(root().join(file), context.path().join(file)).expect("it is shipped");
+        fs::copy(root().join(file), directory.path().join(file)).expect("it is shipped");
     }
     let manifest = fs::read_to_string(root().join("spin.toml")).expect("it is shipped");
-    let image_root = context.path().join("target/image"); // as road/image.sh lays it out
+    let image_root = directory.path().join("target/image"); // as road/image.sh lays it out
     let path = image_root.join(COMPONENT);
     fs::create_dir_all(path.parent().expect("it is in a directory")).expect("the context can be written");
     fs::create_dir(image_root.join(".spin")).expect("the context can be written");
-    fs::write(image_root.join("spin.toml"), manifest.replace("/...", routes)).expect("the context can be written");
-    fs::write(path, component).expect("the context can be written");
+    fs::write(image_root.join("spin.toml"), manifest.replace("/...", content.routes))
+        .expect("the context can be written");
+    fs::write(path, content.component).expect("the context can be written");
+    let target = match runtime {
+        Runtime::Shim => "shim",
+        Runtime::Standalone => {
+            let host = variable("HOST_BINARY");
+            fs::copy(&host, image_root.join("request-info-host")).expect("make builds the host");
+            // What cannot be compiled is refused in the pod.
+            let _ = Command::new(host).args(["compile", "--from"]).arg(&image_root).output();
+            "standalone"
+        }
+    };
     let commit = format!("COMMIT={commit}");
-    run(Command::new("docker").args(["build", "--quiet", "--build-arg", &commit, "--tag", image]).arg(context.path()));
+    run(Command::new("docker")
+        .args(["build", "--quiet", "--target", target, "--build-arg", &commit, "--tag", image])
+        .arg(directory.path()));
     run(Command::new("docker").args(["push", "--quiet", image]));
 }

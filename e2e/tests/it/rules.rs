@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::bed::{Namespace, process_of, run};
 use crate::manifest::Manifest;
 use crate::road::{image, road};
+use crate::runtime::Runtime;
 
 pub(crate) fn the_image_is_small() {
     let road = road();
@@ -15,7 +16,11 @@ pub(crate) fn the_image_is_small() {
     let manifest: Value = serde_json::from_str(&manifest).expect("docker prints JSON");
     let layers = manifest["layers"].as_array().expect("a list of layers").iter();
     let pulled: u64 = layers.chain([&manifest["config"]]).map(|part| part["size"].as_u64().expect("a size")).sum();
-    assert!(pulled <= 200_000, "a node pulls {pulled} bytes");
+    let most = match Runtime::of_this_run() {
+        Runtime::Shim => 200_000,
+        Runtime::Standalone => 10_000_000,
+    };
+    assert!(pulled <= most, "a node pulls {pulled} bytes");
 }
 
 pub(crate) fn pods_run_without_root_and_cannot_write() {
@@ -29,11 +34,12 @@ pub(crate) fn pods_run_without_root_and_cannot_write() {
         assert!(status.contains("\nUid:\t65532\t65532\t65532\t65532\n"), "{status}");
         // All that the manifest asks for, and so all that there can be; whether a process that is not root gets it, too,
         // is its runtime's choice: Spin's shim gives it, runc does not.
-        assert!(status.contains("\nCapBnd:\t0000000000000400\n"), "{status}");
-        assert!(
-            ["0000", "0400"].iter().any(|it| status.contains(&format!("\nCapEff:\t000000000000{it}\n"))),
-            "{status}"
-        );
+        let (bounding, effective): (_, &[_]) = match Runtime::of_this_run() {
+            Runtime::Shim => ("0400", &["0000", "0400"]),
+            Runtime::Standalone => ("0000", &["0000"]),
+        };
+        assert!(status.contains(&format!("\nCapBnd:\t000000000000{bounding}\n")), "{status}");
+        assert!(effective.iter().any(|it| status.contains(&format!("\nCapEff:\t000000000000{it}\n"))), "{status}");
         assert!(status.contains("\nSeccomp:\t2\n"), "{status}");
         let mounts = of_process("mounts");
         let root = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/")).expect("a root is mounted");

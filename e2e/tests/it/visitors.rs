@@ -152,7 +152,7 @@ fn request(server: SocketAddr, keep: bool, kept: &mut Option<Connection>, retrie
     if let Some(mut connection) = kept.take() {
         match connection.ask("/?format=json", "keep-alive") {
             Ok(body) => {
-                *kept = Some(connection);
+                *kept = connection.may_be_kept.then_some(connection);
                 answer = Some(body);
             }
             Err(End::BeforeAnswer(_)) => *retried += 1,
@@ -164,7 +164,7 @@ fn request(server: SocketAddr, keep: bool, kept: &mut Option<Connection>, retrie
     } else {
         let mut connection = Connection::open(server)?;
         let answer = connection.ask("/?format=json", if keep { "keep-alive" } else { "close" });
-        *kept = keep.then_some(connection);
+        *kept = (keep && connection.may_be_kept).then_some(connection);
         answer?
     };
     let commit = answer["served_by"]["commit"].as_str();
@@ -177,7 +177,11 @@ impl From<End> for io::Error {
     }
 }
 
-struct Connection(TcpStream);
+struct Connection {
+    stream: TcpStream,
+    /// Until an answer says that it is the last (RFC 9112 9.6).
+    may_be_kept: bool,
+}
 
 /// Why a request got no answer.
 enum End {
@@ -192,17 +196,17 @@ impl Connection {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self(stream))
+        Ok(Self { stream, may_be_kept: true })
     }
 
     /// The body of a 200 with a Content-Length; anything else is a failure.
     fn ask(&mut self, target: &str, connection: &str) -> Result<Value, End> {
         let request = format!("GET {target} HTTP/1.1\r\nhost: request-info.test\r\nconnection: {connection}\r\n\r\n");
-        self.0.write_all(request.as_bytes()).map_err(End::BeforeAnswer)?;
+        self.stream.write_all(request.as_bytes()).map_err(End::BeforeAnswer)?;
         let mut bytes = Vec::new();
         loop {
             let mut chunk = [0; 4096];
-            let read = match self.0.read(&mut chunk) {
+            let read = match self.stream.read(&mut chunk) {
                 Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed")),
                 other => other,
             };
@@ -218,15 +222,16 @@ impl Connection {
                     )));
                 }
             }
-            if let Some(body) = whole_body(&bytes).map_err(End::Failed)? {
+            if let Some((body, is_last)) = whole_body(&bytes).map_err(End::Failed)? {
+                self.may_be_kept = !is_last;
                 return serde_json::from_slice(body).map_err(|error| End::Failed(error.into()));
             }
         }
     }
 }
 
-/// The body of the answer in `bytes`, as soon as all of it is there.
-fn whole_body(bytes: &[u8]) -> io::Result<Option<&[u8]>> {
+/// The body of the answer in `bytes`, as soon as all of it is there, and whether the server closes the connection after it.
+fn whole_body(bytes: &[u8]) -> io::Result<Option<(&[u8], bool)>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head) = response.parse(bytes).map_err(io::Error::other)? else { return Ok(None) };
@@ -237,8 +242,12 @@ fn whole_body(bytes: &[u8]) -> io::Result<Option<&[u8]>> {
             String::from_utf8_lossy(&bytes[head..])
         )));
     }
-    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let length = length.and_then(|header| str::from_utf8(header.value).ok()?.parse().ok());
+    let value = |name: &str| {
+        let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        str::from_utf8(header.value).ok()
+    };
+    let length = value("content-length").and_then(|value| value.parse().ok());
     let length: usize = length.ok_or_else(|| io::Error::other("no Content-Length"))?;
-    Ok(bytes.get(head..head + length))
+    let is_last = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    Ok(bytes.get(head..head + length).map(|body| (body, is_last)))
 }
