@@ -14,7 +14,8 @@ fail() {
 if [ "$target" != "$native" ]; then
   processor=${target%%-*}
   [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ] || rustup target add "$target" >/dev/null 2>&1 ||
-    fail "rustc has no such target: install it with \`rustup target add $target\`"
+    fail "rustc has no such target: install it with \`rustup target add $target\`, or where rustc is Debian's, its package" \
+      "libstd-rust-dev of that architecture"
   declare -A debian=([aarch64]="gcc-aarch64-linux-gnu libc6-dev-arm64-cross" [x86_64]="gcc-x86-64-linux-gnu libc6-dev-amd64-cross")
   linker=$processor-linux-gnu-gcc
   command -v "$linker" >/dev/null ||

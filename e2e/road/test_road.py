@@ -34,7 +34,7 @@ STAGES = [
 ]
 USER, PASSWORD = "jenkins", "a password that nobody may read"
 # What make, which may have called this, or the cluster's administrator would otherwise hand to the builds.
-NOT_OF_JENKINS = {"KUBECONFIG", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "GIT_COMMIT", "COMMIT", "IMAGE", "NAMESPACE", "CONTEXT"}
+NOT_OF_JENKINS = {"KUBECONFIG", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "GIT_COMMIT", "COMMIT", "IMAGE", "NAMESPACE", "CONTEXT", "RUNTIME"}
 
 
 def run(*command: str | Path, **options) -> str:
@@ -232,12 +232,13 @@ class Road:
         self.git("commit", "--quiet", "--all", "--message", f"Edit {', '.join(edits)}")
         return self.git("rev-parse", "HEAD")
 
-    def build(self, commit: str, branch: str = "main", registry: str = "") -> Build:
+    def build(self, commit: str, branch: str = "main", registry: str = "", runtime: str = "") -> Build:
         self.builds += 1
         artifacts = self.directory / f"artifacts-{self.builds}"
         command = [ROOT / "e2e/pipeline/run", "--repository", self.repository, "--branch", branch, "--commit", commit]
         command += ["--workspace", self.workspace, "--artifacts", artifacts, "--credentials", self.credentials]
         command += ["--env", f"IMAGE={registry or self.registry}/request-info", "--env", "NAMESPACE=web", "--env", "CONTEXT=bed"]
+        command += ["--env", f"RUNTIME={runtime}"] if runtime else []
         environment = {name: value for name, value in os.environ.items() if name not in NOT_OF_JENKINS}
         environment |= {"PATH": f"{HERE}:{environment['PATH']}", "TRIVY_CACHE_DIR": str(self.trivy)}
         before = computed()
@@ -255,9 +256,9 @@ class Road:
         names = json.load(get(f"http://{self.registry}/v2/request-info/tags/list"))["tags"]
         return {tag: self.manifest(tag).headers["Docker-Content-Digest"] for tag in names}
 
-    def manifest(self, reference: str) -> urllib.request.http.client.HTTPResponse:
+    def manifest(self, reference: str, name: str = "request-info") -> urllib.request.http.client.HTTPResponse:
         """By its tag or digest, as the registry has it."""
-        return get(f"http://{self.registry}/v2/request-info/manifests/{reference}", Accept=MANIFESTS)
+        return get(f"http://{self.registry}/v2/{name}/manifests/{reference}", Accept=MANIFESTS)
 
     def put(self, tag: str, kind: str, manifest: bytes):
         request = urllib.request.Request(f"http://{self.registry}/v2/request-info/manifests/{tag}", manifest, method="PUT")
@@ -513,3 +514,41 @@ def test_a_commit_that_never_gets_ready_fails_its_deploy_with_the_cause_and_the_
     assert (verdict["rollback"]["outcome"], verdict["rollback"]["commit"]) == ("done", live)
     assert road.commits() == [live] * 3
     assert len(road.pages()) == 2
+
+
+@pytest.fixture
+def without_runtime_class():
+    """As in a cluster whose nodes have no shim."""
+    run("kubectl", "delete", "runtimeclass", "--all")
+    yield
+    run("kubectl", "create", "--filename", ROOT / "kubernetes/runtimeclass.yaml")
+
+
+def test_with_one_variable_the_same_commit_is_deployed_where_there_is_no_shim(road, without_runtime_class):
+    build = road.build(road.live, runtime="standalone").passed()
+    repository = f"{road.registry}/request-info-standalone"
+    pushed = json.loads(build.report("image.json"))
+    assert (pushed["image"], build.verdict["outcome"]) == (f"{repository}:{road.live[:12]}", "done")
+    assert road.commits() == [road.live] * 3
+    pods = [pod["spec"] for pod in road.pods() if "deletionTimestamp" not in pod["metadata"]]
+    assert {pod["containers"][0]["image"] for pod in pods} == {f"{pushed['image']}@{pushed['digest']}"}
+    assert not any("runtimeClassName" in pod for pod in pods)
+
+    # For each processor the host of that processor, and in each what the host is made of.
+    machines = {"amd64": 62, "arm64": 183}  # ELF's e_machine
+    for architecture, machine in machines.items():
+        container = run("docker", "create", f"{repository}:{road.live[:12]}-{architecture}")
+        files = road.directory / architecture
+        files.mkdir()
+        run("sh", "-c", 'docker export "$0" | tar --extract --directory "$1"', container, files)
+        run("docker", "rm", container)
+        host = files / "request-info-host"
+        assert int.from_bytes(host.read_bytes()[18:20], "little") == machine
+        components = json.loads((files / "request-info-host.cdx.json").read_text())["components"]
+        assert "wasmtime" in {it["name"] for it in components}
+        (compiled,) = files.glob("target/wasm32-wasip2/component/*.cwasm")
+        assert compiled.stat().st_mtime == host.stat().st_mtime, "the commit's"
+    index = json.load(road.manifest(pushed["digest"], "request-info-standalone"))
+    for part in index["manifests"]:
+        manifest = json.load(road.manifest(part["digest"], "request-info-standalone"))
+        assert sum(it["size"] for it in [*manifest["layers"], manifest["config"]]) <= 10_000_000, "what a node pulls"
