@@ -2,7 +2,7 @@
 # Looks up known vulnerabilities, with trivy, into target/reports, and breaks nothing: scan.sh IMAGE:TAG
 #
 #   image-scan.txt      of the image; trivy finds the component's crates by the list that lies in the image
-#   programs-scan.txt   of the host and the deployer, which no image holds
+#   programs-scan.txt   of the host, which only a standalone image holds, and of the deployer
 #   *.cdx.json          what each of the three is made of
 #
 # What was not scanned is said to be not scanned, in its report and in the last line. trivy 0.74 ends with 1 and writes
