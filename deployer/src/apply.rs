@@ -1,6 +1,7 @@
 //! From a template to a rollout that has begun: refuse, check, judge, write.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -11,22 +12,24 @@ use tokio::time::{Instant, sleep};
 use crate::ancestry::Order;
 use crate::cluster::{Cluster, Unwritten};
 use crate::commit::{Commit, short};
+use crate::contest::Contest;
 use crate::follow;
 use crate::outcome::{Ending, Reason};
+use crate::pace;
 use crate::report::Run;
 use crate::revision::{self, AVAILABLE};
 use crate::target::Target;
 use crate::template::{Document, Documents};
 use crate::watch::Watch;
 
-/// How often somebody else may write in between before that is no coincidence.
-pub(crate) const ATTEMPTS: usize = 20;
 /// Before it is read again what became of a write whose answer was lost.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How to apply.
-#[derive(Clone, Copy, Default)]
+/// How to roll out.
+#[derive(Clone, Copy)]
 pub(crate) struct Manner {
+    /// How long the rollout may take.
+    pub(crate) timeout: Duration,
     /// Whether a failure is to be followed by a rollback.
     pub(crate) rollback: bool,
     /// Whether to stop before anything is changed.
@@ -82,15 +85,23 @@ pub(crate) async fn apply(
     let autoscaler = cluster.autoscaler(&name).await.map_err(|error| cluster.ending("list the autoscalers", &error))?;
     let autoscaler = autoscaler.or_else(|| documents.autoscaler().map(str::to_owned));
     let mut apply = Apply { cluster: cluster.clone(), commit, manner, told: String::new(), wrote: false, lost: None };
-    for attempt in 0..ATTEMPTS {
+    let mut contest = Contest::of(format!("Deployment {name} or what goes with it"));
+    let mut is_first = true;
+    loop {
         let live = apply.read_live(documents).await?;
+        contest.attempt(live.iter().map(Option::as_ref))?;
         let before: Option<Deployment> = live[0].as_ref().map(typed).transpose()?;
         apply.judge(before.as_ref(), run)?;
         if let Some(before) = &before {
-            leave_replicas(documents, before, autoscaler.as_deref(), (attempt == 0).then_some(&*run));
+            leave_replicas(documents, before, autoscaler.as_deref(), is_first.then_some(&*run));
             documents.deployment.note(AVAILABLE, note(before, watch, (cluster, commit)));
         }
-        if attempt == 0 {
+        if std::mem::take(&mut is_first) {
+            if let Some(warning) =
+                documents.deployment.typed().and_then(|stated| pace::too_slow(&stated, manner.timeout))
+            {
+                run.output.warn(&warning);
+            }
             apply.dry_run(documents, &live, run).await?;
             let target = before.as_ref().map_or_else(|| Target::none(&name), Target::of);
             run.sight = Some(follow::before(watch, cluster, &target));
@@ -105,8 +116,6 @@ pub(crate) async fn apply(
             Err(Unfinished::Ended(ending)) => return Err(ending),
         }
     }
-    let cause = format!("somebody else keeps writing to Deployment {name}: {ATTEMPTS} attempts");
-    Err(Ending::new(Reason::Contested, cause))
 }
 
 impl Apply<'_> {
@@ -205,8 +214,9 @@ impl Apply<'_> {
         let written = self.put(&documents.deployment, live[0].as_ref(), Some(generation)).await?;
         let deployment = typed(&written)?;
         let target = Target::of(&deployment).written(self.lost.unwrap_or(generation), now);
-        let target =
-            Target { before: run.sight.as_ref().map(|sight| sight.pods.clone()).unwrap_or_default(), ..target };
+        let before_pods = run.sight.iter().flat_map(|sight| &sight.pods);
+        let by_uid = before_pods.filter_map(|pod| Some((pod.metadata.uid.clone()?, Arc::clone(pod))));
+        let target = Target { before: by_uid.collect(), ..target };
         let mut incomplete = None;
         for (document, live) in others().filter(|(document, _)| !document.is_read_by_pods()) {
             match self.put_other(document, live.clone(), &target).await {
@@ -263,7 +273,9 @@ impl Apply<'_> {
     ) -> Result<(), Ending> {
         let (cluster, kind, name) = (&self.cluster, document.kind(), document.name());
         let what = format!("apply {kind} {name} after the Deployment");
-        for _ in 0..ATTEMPTS {
+        let mut contest = Contest::of(format!("{kind} {name}"));
+        loop {
+            contest.attempt([live.as_ref()])?;
             match cluster.put(document, live.as_ref().map(|live| &live.metadata)).await {
                 Ok(_) => return Ok(()),
                 Err(Unwritten::Stale) => {}
@@ -285,10 +297,6 @@ impl Apply<'_> {
                 .await
                 .map_err(|error| cluster.ending(&format!("read {kind} {name}"), &error))?;
         }
-        Err(Ending::new(
-            Reason::Contested,
-            format!("somebody else keeps writing to {kind} {name}: {ATTEMPTS} attempts"),
-        ))
     }
 }
 

@@ -114,6 +114,18 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
+    /// Whether events say more of it than the pod's status does.
+    pub(crate) fn is_told_by_events(&self) -> bool {
+        matches!(
+            self,
+            Self::Unschedulable { .. }
+                | Self::Crash { .. }
+                | Self::ShimEnded { .. }
+                | Self::Sandbox { .. }
+                | Self::Mount { .. }
+        )
+    }
+
     /// The word in the JSON document.
     pub(crate) fn reason(&self) -> Reason {
         match self {

@@ -41,7 +41,7 @@ const ATTEMPTS: u32 = 3;
 /// How many requests may wait to be sent.
 const REQUESTS: usize = 64;
 /// How long a pod may take for an answer through the API server.
-const POD_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const POD_PATIENCE: Duration = Duration::from_secs(5);
 /// What the shipped Role is about.
 const ROLE: [&str; 7] =
     ["deployments", "replicasets", "pods", "events", "services", "poddisruptionbudgets", "horizontalpodautoscalers"];

@@ -1,7 +1,6 @@
 //! The order of work of a rollout: refuse, check, judge, apply, watch, prove; and on failure say why, and roll back.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::apply::{Applied, Manner, apply, superseded};
 use crate::cluster::Cluster;
@@ -11,7 +10,7 @@ use crate::follow::{End, Followed, Task, follow};
 use crate::image::Image;
 use crate::outcome::{Ending, Reason};
 use crate::output::seconds;
-use crate::proof::prove;
+use crate::proof::{Claim, prove};
 use crate::report::Run;
 use crate::revision;
 use crate::rollback::{timed_out, undo_failure};
@@ -27,16 +26,14 @@ pub(crate) struct Request {
     pub(crate) commit: Commit,
     /// The file with `<IMAGE>` in it.
     pub(crate) template: PathBuf,
-    /// How long the rollout may take.
-    pub(crate) timeout: Duration,
-    /// How to apply.
+    /// How to roll it out.
     pub(crate) manner: Manner,
 }
 
 /// Reads the template and refuses whatever can be refused without asking anybody.
 pub(crate) fn read(request: &Request, namespace: Option<&str>) -> anyhow::Result<Documents> {
     let documents = render(&request.image, &request.commit, &request.template)?;
-    documents.check_deadline(request.timeout)?;
+    documents.check_deadline(request.manner.timeout)?;
     if let (Some(asked), Some(stated)) = (namespace, documents.namespace()) {
         anyhow::ensure!(asked == stated, "the template belongs to namespace {stated} and --namespace is {asked}");
     }
@@ -74,31 +71,37 @@ pub(crate) async fn deploy(
     if let Some(ending) = incomplete {
         let ending = Ending { cause: format!("{}; run the same again", ending.cause), ..ending };
         if request.manner.rollback {
-            return Err(undo_failure((cluster, &mut watch), (&target, ending), request.timeout, run).await);
+            return Err(undo_failure((cluster, &mut watch), (&target, ending), request.manner.timeout, run).await);
         }
         return Err(ending);
     }
-    let task = Task { target: &target, since, limit: request.timeout };
+    let task = Task { target: &target, since, limit: request.manner.timeout };
     let followed = follow(cluster, &mut watch, &task, run).await?;
     match &followed.end {
-        End::Done => done(cluster, request, &followed, run).await,
+        End::Done => done(cluster, request, (&followed, &task), run).await,
         End::Failed(trouble) => {
             let ending = failed(cluster, request, (trouble, &followed, task), run).await;
             if request.manner.rollback {
-                let ending = undo_failure((cluster, &mut watch), (&target, ending), request.timeout, run).await;
+                let ending = undo_failure((cluster, &mut watch), (&target, ending), request.manner.timeout, run).await;
                 return Err(ending);
             }
             Err(ending)
         }
         End::Superseded(by) => Err(superseded(by)),
-        End::TimedOut => Err(timed_out(&followed, request.timeout)),
+        End::TimedOut => Err(timed_out(&followed, request.manner.timeout)),
     }
 }
 
 /// Proved, and said.
-async fn done(cluster: &Cluster, request: &Request, followed: &Followed, run: &mut Run) -> Result<Ending, Ending> {
-    let (commit, image) = (request.commit.as_str(), request.image.as_str());
-    prove(cluster, &followed.assessment.ready, (commit, image), run).await?;
+async fn done(
+    cluster: &Cluster,
+    request: &Request,
+    (followed, task): (&Followed, &Task<'_>),
+    run: &mut Run,
+) -> Result<Ending, Ending> {
+    let commit = request.commit.as_str();
+    let claim = Claim { commit, image: request.image.as_str(), until: task.since + task.limit };
+    prove(cluster, &followed.assessment.available, &claim, run).await?;
     let name = run.deployment.clone().unwrap_or_default();
     let sight = run.sight.clone().unwrap_or_default();
     let (serving, replaced) = (sight.serving_after.unwrap_or_default(), sight.replaced_after.unwrap_or_default());

@@ -1,8 +1,10 @@
 //! The rollout as it goes on: each change is judged, and what a person wants to know of it is told.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::watcher;
@@ -11,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::cluster::Cluster;
 use crate::commit::short;
 use crate::outcome::{Ending, Reason};
-use crate::output::seconds;
+use crate::output::{Output, seconds};
 use crate::pod;
 use crate::report::{Run, Sight};
 use crate::rollout::{Assessment, Snapshot, Trouble, Verdict, assess};
@@ -21,11 +23,13 @@ use crate::watch::{Watch, of_server};
 /// One line about an API server that is away does for so long.
 const QUIET: Duration = Duration::from_secs(30);
 /// How long after an error of a watch it may still lag behind: longer than between two attempts to begin it again.
-const BLINDNESS: Duration = Duration::from_secs(3);
+const BLINDNESS: Duration = Duration::from_millis(800);
 /// How long we must be refused before that is believed: an API server that has just started knows no role yet.
 const REFUSAL: Duration = Duration::from_secs(10);
 /// Changes that come within so long are judged together.
 const TOGETHER: Duration = Duration::from_millis(200);
+/// More pods of which one thing is true are counted, not named.
+const HANDFUL: usize = 5;
 /// So many times as long as a judgement takes is at least left to what is judged.
 const LEISURE: u32 = 9;
 
@@ -69,7 +73,7 @@ pub(crate) async fn follow(
     run: &mut Run,
 ) -> Result<Followed, Ending> {
     let deadline = task.since + task.limit;
-    let mut progress = Progress::begin(task, run.sight.take());
+    let mut progress = Progress::begin(task);
     let mut judged: Option<(Snapshot, Assessment)> = None;
     loop {
         let mut recheck = deadline;
@@ -85,10 +89,12 @@ pub(crate) async fn follow(
             if let Some(end) = end_of(&assessment.verdict) {
                 return Ok(Followed { end, seen, assessment });
             }
-            watch.look_into(assessment.suspect.as_deref());
+            if let Some(later) = assessment.suspect.as_ref().and_then(|suspect| watch.look_into(suspect)) {
+                recheck = recheck.min(later);
+            }
             if let Some(at) = assessment.recheck {
                 let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-                recheck = Instant::now() + wait + Duration::from_millis(10);
+                recheck = recheck.min(Instant::now() + wait + Duration::from_millis(10));
             }
             judged = Some((seen, assessment));
             leisure = TOGETHER.min(LEISURE * began.elapsed());
@@ -155,9 +161,15 @@ pub(crate) fn before(watch: &mut Watch, cluster: &Cluster, target: &Target) -> S
 /// What was told already.
 struct Progress<'a> {
     task: &'a Task<'a>,
-    sight: Sight,
+    /// The uids of pods that were available, and how many of them no line has told of.
     announced: HashSet<String>,
-    warned: HashSet<(Reason, String)>,
+    untold: i32,
+    /// The kinds of doubts, and containers of which they are.
+    doubted: Vec<(Reason, String)>,
+    /// The uids of old pods that should be gone, and the nodes they are on.
+    overdue: HashSet<String>,
+    overdue_on: HashSet<String>,
+    has_said_paused: bool,
     had_old: bool,
     is_serving: bool,
     last_trouble: Option<Instant>,
@@ -166,12 +178,15 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    fn begin(task: &'a Task<'a>, before: Option<Sight>) -> Self {
+    fn begin(task: &'a Task<'a>) -> Self {
         Self {
             task,
-            sight: before.unwrap_or_default(),
             announced: HashSet::new(),
-            warned: HashSet::new(),
+            untold: 0,
+            doubted: Vec::new(),
+            overdue: HashSet::new(),
+            overdue_on: HashSet::new(),
+            has_said_paused: false,
             had_old: false,
             is_serving: false,
             last_trouble: None,
@@ -180,33 +195,37 @@ impl<'a> Progress<'a> {
     }
 
     fn tell(&mut self, assessment: &Assessment, run: &mut Run) {
+        let Run { sight, output, .. } = run;
+        let sight = sight.get_or_insert_default();
         let ready = assessment.own.iter().filter(|pod| pod::is_ready(pod)).count();
-        self.sight.fewest = self.sight.fewest.map(|fewest| fewest.min(ready));
-        self.sight.pods.clone_from(&assessment.own);
-        self.sight.desired = assessment.desired;
-        self.warn(assessment, run);
-        self.announce(assessment, run);
+        sight.fewest = sight.fewest.map(|fewest| fewest.min(ready));
+        sight.pods.clone_from(&assessment.own);
+        sight.desired = assessment.desired;
+        self.warn(assessment, output);
+        self.announce(assessment, output);
         self.had_old |= assessment.old > 0;
         let is_serving = matches!(assessment.verdict, Verdict::Serving | Verdict::Done);
         if is_serving && !std::mem::replace(&mut self.is_serving, is_serving) {
-            self.sight.serving_after = self.after();
+            sight.serving_after = self.after();
             let revision = self.task.target.commit.as_deref().map_or("the new revision", short);
-            run.output.say(&match assessment.desired {
+            output.say(&match assessment.desired {
                 0 => format!("no pod is desired: replicas is 0, and {revision} serves nobody"),
                 desired => format!("serving: {desired} of {desired} pods run {revision}"),
             });
         }
         if matches!(assessment.verdict, Verdict::Done) {
-            self.sight.replaced_after = self.after();
-            if self.had_old {
-                let is_gone = assessment.overdue.is_empty();
-                let what = if is_gone { "the last old pod is gone" } else { "no old pod serves any more" };
-                run.output.say(&format!("replaced: {what}"));
+            sight.replaced_after = self.after();
+            match assessment.overdue.len() {
+                _ if !self.had_old => {}
+                0 => output.say("replaced: the last old pod is gone"),
+                1 => output.say("replaced: no old pod serves any more; 1 that should be gone is left"),
+                left => {
+                    output.say(&format!("replaced: no old pod serves any more; {left} that should be gone are left"));
+                }
             }
         }
         let (available, desired) = (assessment.available.len(), assessment.desired);
-        run.output.show(&format!("{available} of {desired} available, {} old to go", assessment.old));
-        run.sight = Some(self.sight.clone());
+        output.show(|| format!("{available} of {desired} available, {} old to go", assessment.old));
     }
 
     /// Seconds since the apply; of a rollback they are not those that were asked for.
@@ -214,43 +233,72 @@ impl<'a> Progress<'a> {
         (!self.task.target.undoing).then(|| seconds(self.task.since.elapsed()))
     }
 
-    fn warn(&mut self, assessment: &Assessment, run: &Run) {
-        for doubt in &assessment.doubts {
-            let container = doubt.cause.container().unwrap_or_default();
-            if self.warned.insert((doubt.cause.reason(), container.to_owned())) {
-                let whose = doubt.pod.as_ref().map(|pod| pod::located(pod)).unwrap_or_default();
-                let text = doubt.to_string();
-                let is_named = doubt.pod.as_ref().is_none_or(|pod| text.contains(&pod.name_any()));
-                run.output.warn(&if is_named { text } else { format!("{text}, pod {whose}") });
-            }
-        }
-        for pod in &assessment.overdue {
-            if self.warned.insert((Reason::TimedOut, pod.name_any())) {
-                let since = pod.metadata.deletion_timestamp.as_ref();
-                let since = since.map_or_else(String::new, |time| time.0.strftime("%H:%M:%SZ").to_string());
-                run.output.warn(&format!(
-                    "old pod {} should be gone since {since}; it is not ready and serves nobody: is its node lost, or does a finalizer hold it?",
-                    pod::located(pod)
-                ));
-            }
-        }
-        if assessment.paused && self.warned.insert((Reason::Paused, String::new())) {
-            run.output.warn("the Deployment is paused, so that nothing moves: kubectl rollout resume");
+    fn warn(&mut self, assessment: &Assessment, output: &Output) {
+        self.warn_of_doubts(&assessment.doubts, output);
+        self.warn_of_overdue(&assessment.overdue, output);
+        if assessment.paused && !std::mem::replace(&mut self.has_said_paused, true) {
+            output.warn("the Deployment is paused, so that nothing moves: kubectl rollout resume");
         }
     }
 
-    fn announce(&mut self, assessment: &Assessment, run: &Run) {
+    /// Each kind once, however many pods it is true of.
+    fn warn_of_doubts(&mut self, doubts: &[Trouble], output: &Output) {
+        for doubt in doubts {
+            let kind = |doubt: &Trouble| (doubt.cause.reason(), doubt.cause.container().unwrap_or_default().to_owned());
+            let of = kind(doubt);
+            if self.doubted.contains(&of) {
+                continue;
+            }
+            let mut text = doubt.to_string();
+            if let Some(pod) = doubt.pod.as_ref().filter(|pod| !text.contains(&pod.name_any())) {
+                text = format!("{text}, pod {}", pod::located(pod));
+            }
+            let others = doubts.iter().filter(|other| kind(other) == of).count() - 1;
+            output.warn(&if others < HANDFUL { text } else { format!("{text}; and so with {others} other pods") });
+            self.doubted.push(of);
+        }
+    }
+
+    /// A line for each node: where one is lost, it is all of its pods that stay. The document has every pod.
+    fn warn_of_overdue(&mut self, overdue: &[Arc<Pod>], output: &Output) {
+        let mut by_node: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
+        for pod in overdue {
+            if self.overdue.insert(pod.metadata.uid.clone().unwrap_or_default()) {
+                by_node.entry(pod::node(pod).unwrap_or_default()).or_default().push(pod);
+            }
+        }
+        for (node, pods) in by_node {
+            if self.overdue_on.insert(node.to_owned()) {
+                output.say(&format!("warning: {}", should_be_gone(&pods)));
+            }
+            for pod in pods {
+                output.note(&should_be_gone(&[pod]));
+            }
+        }
+    }
+
+    /// A line for each pod up to ten of them, then one for each tenth of all.
+    fn announce(&mut self, assessment: &Assessment, output: &Output) {
         let begun = self.task.target.begun.map(Timestamp::as_second);
+        let desired = assessment.desired.max(1);
         for pod in &assessment.available {
             let Some(uid) = pod.metadata.uid.as_ref().filter(|uid| !self.announced.contains(*uid)) else { continue };
             self.announced.insert(uid.clone());
             // Pods that were available before it all began are no progress. Timestamps have whole seconds.
-            let is_new =
-                pod::ready_since(pod).is_some_and(|since| begun.is_none_or(|begun| since.as_second() >= begun));
-            if is_new {
-                let (count, desired) = (self.announced.len(), assessment.desired);
-                run.output.say(&format!("{} is available ({count} of {desired})", pod::located(pod)));
+            if pod::ready_since(pod).is_some_and(|since| begun.is_some_and(|begun| since.as_second() < begun)) {
+                continue;
             }
+            let count = i32::try_from(self.announced.len()).unwrap_or(i32::MAX);
+            let tenths = |count: i32| i64::from(count) * 10 / i64::from(desired);
+            if count > 10 && tenths(count) == tenths(count - 1) {
+                self.untold += 1;
+                continue;
+            }
+            let (whose, of) = (pod::located(pod), assessment.desired);
+            output.say(&match std::mem::take(&mut self.untold) {
+                0 => format!("{whose} is available ({count} of {of})"),
+                others => format!("{whose} and {others} others are available ({count} of {of})"),
+            });
         }
     }
 
@@ -274,8 +322,7 @@ impl<'a> Progress<'a> {
     fn note_trouble(&mut self, cluster: &Cluster, change: watcher::Result<()>, run: &mut Run) -> Result<(), Ending> {
         let Some(error) = change.err().and_then(of_server) else { return Ok(()) };
         // What happens until the lists are whole again is not seen.
-        self.sight.fewest = None;
-        run.sight = Some(self.sight.clone());
+        run.sight.get_or_insert_default().fewest = None;
         if let kube::Error::Api(status) = &error {
             match status.code {
                 410 => return Ok(()), // too far behind: the watcher lists anew
@@ -290,3 +337,24 @@ impl<'a> Progress<'a> {
         Ok(())
     }
 }
+
+fn should_be_gone(pods: &[&Pod]) -> String {
+    let since = pods.iter().filter_map(|pod| pod.metadata.deletion_timestamp.as_ref()).map(|time| time.0).min();
+    let since = since.map_or_else(String::new, |since| format!(" since {}", since.strftime("%H:%M:%SZ")));
+    let names: Vec<String> = pods.iter().take(HANDFUL).map(|pod| pod::located(pod)).collect();
+    match pods {
+        [_] => format!(
+            "old pod {} should be gone{since}; it is not ready and serves nobody: is its node lost, or does a finalizer hold it?",
+            names[0]
+        ),
+        pods => format!(
+            "{} old pods should be gone{since}; they are not ready and serve nobody: is their node lost, or do finalizers hold them? {}{}",
+            pods.len(),
+            names.join(", "),
+            if pods.len() > HANDFUL { ", …" } else { "" }
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

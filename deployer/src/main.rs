@@ -23,6 +23,7 @@ mod checks;
 mod cli;
 mod cluster;
 mod commit;
+mod contest;
 mod deploy;
 mod diagnosis;
 mod follow;
@@ -31,6 +32,7 @@ mod kubeconfig;
 mod managed_fields;
 mod outcome;
 mod output;
+mod pace;
 mod place;
 mod pod;
 mod proof;
@@ -117,14 +119,13 @@ async fn until_signalled(work: impl AsyncFnOnce(&mut Run) -> Result<Ending, Endi
 
 async fn deploy(asked: &Deploy, run: &mut Run) -> Result<Ending, Ending> {
     let Build { image, commit, template } = &asked.build;
-    let manner = Manner { rollback: asked.rollback, dry_run: asked.dry_run, ignore_order: asked.ignore_order };
-    let request = deploy::Request {
-        image: image.clone(),
-        commit: commit.clone(),
-        template: template.clone(),
+    let manner = Manner {
         timeout: asked.timeout,
-        manner,
+        rollback: asked.rollback,
+        dry_run: asked.dry_run,
+        ignore_order: asked.ignore_order,
     };
+    let request = deploy::Request { image: image.clone(), commit: commit.clone(), template: template.clone(), manner };
     run.commit = Some(commit.as_str().to_owned());
     run.image = Some(image.as_str().to_owned());
     let place = &asked.place;

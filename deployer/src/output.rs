@@ -30,6 +30,11 @@ impl Output {
     /// A line that stays, and a sentence for the document.
     pub(crate) fn warn(&self, text: &str) {
         self.say(&format!("warning: {text}"));
+        self.note(text);
+    }
+
+    /// A sentence for the document alone, where the lines count what it names.
+    pub(crate) fn note(&self, text: &str) {
         self.warnings.borrow_mut().push(clean(text));
     }
 
@@ -39,9 +44,9 @@ impl Output {
     }
 
     /// On a terminal, what is waited for at this moment; nothing elsewhere.
-    pub(crate) fn show(&self, text: &str) {
+    pub(crate) fn show(&self, text: impl FnOnce() -> String) {
         if let Some(spinner) = &self.spinner {
-            spinner.set_message(clean(text));
+            spinner.set_message(clean(&text()));
         }
     }
 

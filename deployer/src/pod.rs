@@ -1,15 +1,97 @@
 //! What a Pod says of itself, read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStateTerminated, ContainerStatus, Event, Pod, PodCondition, PodSpec,
+    Container, ContainerStateTerminated, ContainerStatus, Event, HTTPGetAction, Pod, PodCondition, PodSpec, PodStatus,
+    Probe, ResourceRequirements,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use crate::cause::on_node;
 use crate::commit::COMMIT;
+use crate::revision::HASH;
+
+/// Drops what nothing here reads of a pod, which is most of its bytes: there may be thousands of pods.
+pub(crate) fn trim(pod: &mut Pod) {
+    let status_written = ManagedFieldsEntry {
+        subresource: Some("status".to_owned()),
+        time: Some(Time(status_since(pod))),
+        ..ManagedFieldsEntry::default()
+    };
+    let metadata = std::mem::take(&mut pod.metadata);
+    let only =
+        |key: &str, of: Option<BTreeMap<String, String>>| of?.remove_entry(key).map(|entry| BTreeMap::from([entry]));
+    pod.metadata = ObjectMeta {
+        annotations: only(COMMIT, metadata.annotations),
+        labels: only(HASH, metadata.labels),
+        managed_fields: Some(vec![status_written]),
+        creation_timestamp: metadata.creation_timestamp,
+        deletion_timestamp: metadata.deletion_timestamp,
+        name: metadata.name,
+        namespace: metadata.namespace,
+        owner_references: metadata.owner_references,
+        resource_version: metadata.resource_version,
+        uid: metadata.uid,
+        ..ObjectMeta::default()
+    };
+    if let Some(spec) = pod.spec.take() {
+        let trimmed = |containers: Vec<Container>| containers.into_iter().map(trimmed_container).collect();
+        pod.spec = Some(PodSpec {
+            containers: trimmed(spec.containers),
+            init_containers: spec.init_containers.map(trimmed),
+            node_name: spec.node_name,
+            readiness_gates: spec.readiness_gates,
+            runtime_class_name: spec.runtime_class_name,
+            ..PodSpec::default()
+        });
+    }
+    if let Some(status) = pod.status.take() {
+        let trimmed = |statuses: Vec<ContainerStatus>| statuses.into_iter().map(trimmed_status).collect();
+        pod.status = Some(PodStatus {
+            conditions: status.conditions,
+            container_statuses: status.container_statuses.map(trimmed),
+            init_container_statuses: status.init_container_statuses.map(trimmed),
+            message: status.message,
+            nominated_node_name: status.nominated_node_name,
+            phase: status.phase,
+            reason: status.reason,
+            ..PodStatus::default()
+        });
+    }
+}
+
+fn trimmed_container(container: Container) -> Container {
+    let probe = container.readiness_probe.and_then(|probe| probe.http_get).map(|http_get| Probe {
+        http_get: Some(HTTPGetAction { path: http_get.path, ..HTTPGetAction::default() }),
+        ..Probe::default()
+    });
+    Container {
+        name: container.name,
+        image: container.image,
+        readiness_probe: probe,
+        resources: container
+            .resources
+            .map(|resources| ResourceRequirements { limits: resources.limits, ..ResourceRequirements::default() }),
+        ..Container::default()
+    }
+}
+
+fn trimmed_status(status: ContainerStatus) -> ContainerStatus {
+    ContainerStatus {
+        image: status.image,
+        image_id: status.image_id,
+        last_state: status.last_state,
+        name: status.name,
+        ready: status.ready,
+        restart_count: status.restart_count,
+        state: status.state,
+        ..ContainerStatus::default()
+    }
+}
 
 /// Whether a pod has ended for good and only its record is left, as an evicted one's.
 pub(crate) fn is_over(pod: &Pod) -> bool {

@@ -2,21 +2,26 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
 
-use crate::cluster::{Cluster, answer_of};
+use crate::cluster::{Cluster, POD_PATIENCE, answer_of};
 use crate::commit::short;
 use crate::image::{Image, digest_of};
 use crate::outcome::{Ending, Reason};
+use crate::output::Output;
 use crate::pod;
 use crate::report::Run;
 
 /// Pods asked at the same time.
 const AT_ONCE: usize = 16;
+/// How long a proof may go on without a line that says how far it is.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// What GET /version answers, as far as it matters here.
 #[derive(Deserialize)]
@@ -24,26 +29,36 @@ struct Version {
     commit: String,
 }
 
-/// Holds every one of `pods` to `commit` by what it answers, and to one digest, which is that of `image` where that
-/// names one. A pod that cannot be asked is a warning: it is ready, and networks may keep the API server from it.
+/// What pods are held to.
+pub(crate) struct Claim<'a> {
+    /// The commit that each of them is to name.
+    pub(crate) commit: &'a str,
+    /// The image that each of them is to run.
+    pub(crate) image: &'a str,
+    /// When it is time to end.
+    pub(crate) until: Instant,
+}
+
+/// Holds every one of `pods` to the claim, by what it answers and by its image's digest. A pod that cannot be asked is a
+/// warning: it is ready, and networks may keep the API server from it.
 ///
 /// # Errors
 /// Where a pod runs another commit, or an image of other content.
 pub(crate) async fn prove(
     cluster: &Cluster,
     pods: &[Arc<Pod>],
-    (commit, image): (&str, &str),
+    claim: &Claim<'_>,
     run: &mut Run,
 ) -> Result<(), Ending> {
-    let answers = stream::iter(pods).map(|pod| async move { (pod, ask(cluster, pod).await) }).buffered(AT_ONCE);
-    let answers: Vec<_> = answers.collect().await;
+    let answers = ask_all(cluster, pods, claim.until, &run.output).await;
     let (mut agreed, mut others, mut silent) = (0, Vec::new(), Vec::new());
+    let unasked = pods.len() - answers.len();
     let sight = run.sight.get_or_insert_default();
     for (pod, answer) in answers {
         let name = pod.name_any();
         match answer {
             Ok(found) => {
-                if found == commit {
+                if found == claim.commit {
                     agreed += 1;
                 } else {
                     others.push(format!("pod {} answers with {}", pod::located(pod), short(&found)));
@@ -53,20 +68,51 @@ pub(crate) async fn prove(
             Err(why) => silent.push(format!("pod {name}: {why}")),
         }
     }
+    let (all, commit) = (pods.len(), short(claim.commit));
     if let Some(first) = others.first() {
-        let (wrong, all, commit) = (others.len(), pods.len(), short(commit));
-        let cause = format!("{wrong} of {all} pods run another commit than {commit}: {first}");
+        let cause = format!("{} of {all} pods run another commit than {commit}: {first}", others.len());
         run.evidence.clone_from(&others);
         return Err(Ending::new(Reason::WrongCommit, cause));
     }
-    compare_digests(pods, image, run)?;
+    compare_digests(pods, claim.image, run)?;
     if let Some(one) = silent.first() {
-        run.output.warn(&format!("{} of {} pods do not say which commit they run; {one}", silent.len(), pods.len()));
+        run.output.warn(&format!("{} of {all} pods do not say which commit they run; {one}", silent.len()));
+    }
+    if unasked > 0 {
+        let why = if agreed == 0 { "none of the first ones answers" } else { "the time is up" };
+        run.output.warn(&format!("{unasked} of {all} pods were not asked which commit they run: {why}"));
     }
     if agreed > 0 {
-        run.output.say(&format!("proved: {agreed} of {} pods answer with {}", pods.len(), short(commit)));
+        run.output.say(&format!("proved: {agreed} of {all} pods answer with {commit}"));
     }
     Ok(())
+}
+
+/// What the pods answer, in their order; the last ones are not asked once it is too late, nor where the first ones show
+/// that no pod can be asked.
+async fn ask_all<'p>(
+    cluster: &Cluster,
+    pods: &'p [Arc<Pod>],
+    until: Instant,
+    output: &Output,
+) -> Vec<(&'p Arc<Pod>, Result<String, String>)> {
+    // However late it is, a handful of pods are given the time for an answer.
+    let until = until.max(Instant::now() + POD_PATIENCE);
+    let mut asked = stream::iter(pods).map(|pod| async move { (pod, ask(cluster, pod).await) }).buffered(AT_ONCE);
+    let (mut answers, mut told) = (Vec::new(), Instant::now());
+    while let Ok(Some(answer)) = timeout_at(until, asked.next()).await {
+        answers.push(answer);
+        if answers.len() == AT_ONCE && answers.iter().all(|(_, answer)| answer.is_err()) {
+            break;
+        }
+        let progress = || format!("{} of {} pods have been asked which commit they run", answers.len(), pods.len());
+        output.show(progress);
+        if told.elapsed() >= QUIET {
+            output.say(&progress());
+            told = Instant::now();
+        }
+    }
+    answers
 }
 
 async fn ask(cluster: &Cluster, pod: &Pod) -> Result<String, String> {

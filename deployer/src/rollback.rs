@@ -8,14 +8,15 @@ use kube::ResourceExt as _;
 use kube::api::{ApiResource, DynamicObject};
 use tokio::time::{Instant, sleep};
 
-use crate::apply::{ATTEMPTS, superseded, typed};
+use crate::apply::{superseded, typed};
 use crate::cluster::{Cluster, Unwritten};
 use crate::commit::{COMMIT, short};
+use crate::contest::Contest;
 use crate::diagnosis::diagnose;
 use crate::follow::{self, End, Followed, Task, follow};
 use crate::outcome::{Ending, Reason};
 use crate::output::seconds;
-use crate::proof::prove;
+use crate::proof::{Claim, prove};
 use crate::report::{Rollback, Run};
 use crate::revision::{self, HASH};
 use crate::target::Target;
@@ -51,7 +52,8 @@ pub(crate) async fn roll_back(
         End::Done => {
             if let Some(commit) = &target.commit {
                 let image = target.images.first().map_or("", String::as_str);
-                prove(&cluster, &followed.assessment.ready, (commit, image), run).await?;
+                let claim = Claim { commit, image, until: since + timeout };
+                prove(&cluster, &followed.assessment.available, &claim, run).await?;
             }
             let (now, after) = (named(&target), seconds(since.elapsed()));
             Ok(Ending::done(format!("{name} is rolled back to {now} ({after:.1} s)")))
@@ -130,8 +132,10 @@ async fn undo(cluster: &Cluster, name: &str, failed: Option<&Target>, run: &mut 
     let refused = |cluster: &Cluster, error| {
         cluster.ending(&format!("restore the previous revision of Deployment {name}"), error)
     };
-    for _ in 0..ATTEMPTS {
+    let mut contest = Contest::of(format!("Deployment {name}"));
+    loop {
         let mut live = cluster.deployment(name).await?;
+        contest.attempt([Some(&live)])?;
         let deployment = typed(&live)?;
         if let Some(by) = failed.and_then(|target| target.superseded_by(&deployment)) {
             let cause = format!("{by} was applied meanwhile: nothing was rolled back");
@@ -159,8 +163,6 @@ async fn undo(cluster: &Cluster, name: &str, failed: Option<&Target>, run: &mut 
         let target = Target::of(&written).written(deployment.metadata.generation.unwrap_or_default(), now);
         return Ok(Some(Target { undoing: true, ..target }));
     }
-    let cause = format!("somebody else keeps writing to Deployment {name}: {ATTEMPTS} attempts");
-    Err(Ending::new(Reason::Contested, cause))
 }
 
 /// The `ReplicaSet` of the revision to roll back to.

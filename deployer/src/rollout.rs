@@ -41,8 +41,6 @@ pub(crate) struct Assessment {
     pub(crate) desired: i32,
     /// The Deployment's pods, of every revision.
     pub(crate) own: Vec<Arc<Pod>>,
-    /// Those of the new revision that are ready.
-    pub(crate) ready: Vec<Arc<Pod>>,
     /// Those of the new revision that are available: ready for long enough.
     pub(crate) available: Vec<Arc<Pod>>,
     /// How many pods of other revisions have to go yet.
@@ -53,10 +51,19 @@ pub(crate) struct Assessment {
     pub(crate) doubts: Vec<Trouble>,
     /// Whether somebody has paused the Deployment.
     pub(crate) paused: bool,
-    /// The uid of a pod whose events would tell more.
-    pub(crate) suspect: Option<String>,
+    /// A pod whose events would tell more.
+    pub(crate) suspect: Option<Suspicion>,
     /// When time alone may change the judgement.
     pub(crate) recheck: Option<Timestamp>,
+}
+
+/// A pod whose events would tell more.
+#[derive(Clone, Debug)]
+pub(crate) struct Suspicion {
+    /// The pod's.
+    pub(crate) uid: String,
+    /// Whether something is known to be wrong with it; it may only be slow.
+    pub(crate) is_urgent: bool,
 }
 
 /// The judgement on a rollout.
@@ -200,7 +207,6 @@ impl Rollout<'_> {
         let min_ready = self.deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or_default();
         for pod in &self.pods.new {
             let Some(since) = pod::ready_since(pod) else { continue };
-            so_far.ready.push(Arc::clone(pod));
             let available = since + SignedDuration::from_secs(min_ready.into());
             if available <= self.now {
                 so_far.available.push(Arc::clone(pod));
@@ -283,30 +289,21 @@ impl Rollout<'_> {
         (doomed, doubts)
     }
 
-    /// The pod whose events to follow: the one that is followed already, as long as they are needed, else the oldest.
-    fn suspect(&self, findings: &[(Finding, Option<&Arc<Pod>>)]) -> Option<String> {
-        let is_told_by_events = |finding: &Finding| match finding {
-            Finding::Unclear(at) => *at <= self.now,
-            Finding::Doubt(cause, _) | Finding::Doomed(cause) => {
-                matches!(
-                    cause,
-                    Cause::Unschedulable { .. }
-                        | Cause::Crash { .. }
-                        | Cause::ShimEnded { .. }
-                        | Cause::Sandbox { .. }
-                        | Cause::Mount { .. }
-                )
-            }
-            Finding::Fine => false,
+    /// The pod whose events to follow: one that is in trouble before one that may only be slow, then the one that is
+    /// followed already, then the oldest.
+    fn suspect(&self, findings: &[(Finding, Option<&Arc<Pod>>)]) -> Option<Suspicion> {
+        let is_urgent = |finding: &Finding| match finding {
+            Finding::Unclear(at) => (*at <= self.now).then_some(false),
+            Finding::Doubt(cause, _) | Finding::Doomed(cause) => cause.is_told_by_events().then_some(true),
+            Finding::Fine => None,
         };
-        let suspects = || {
-            findings
-                .iter()
-                .filter(|(finding, _)| is_told_by_events(finding))
-                .filter_map(|(_, pod)| pod.and_then(|pod| pod.metadata.uid.as_ref()))
-        };
-        let followed = self.seen.events.as_ref().map(|(uid, _)| uid);
-        suspects().find(|&uid| Some(uid) == followed).or_else(|| suspects().next()).cloned()
+        let followed = self.seen.events.as_ref().map(|(uid, _)| uid.as_str());
+        let suspects = findings
+            .iter()
+            .filter_map(|(finding, pod)| Some((pod.as_ref()?.metadata.uid.as_deref()?, is_urgent(finding)?)));
+        // Of those that are as urgent the first.
+        let strongest = suspects.rev().max_by_key(|(uid, is_urgent)| (*is_urgent, Some(*uid) == followed));
+        strongest.map(|(uid, is_urgent)| Suspicion { uid: uid.to_owned(), is_urgent })
     }
 
     /// Failed, if the cluster says that the progress deadline of this generation has passed.

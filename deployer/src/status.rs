@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::outcome::{Ending, Reason};
 use crate::report::{Run, Sight};
 use crate::revision;
-use crate::rollout::{Snapshot, Trouble, Verdict, assess};
+use crate::rollout::{Snapshot, Suspicion, Trouble, Verdict, assess};
 use crate::target::Target;
 
 /// Looks once, and judges what is there.
@@ -28,7 +28,7 @@ pub(crate) async fn status(cluster: &Cluster, name: &str, run: &mut Run) -> Resu
     run.image = target.images.first().cloned();
     let mut seen = look(cluster, deployment).await?;
     let mut assessment = assess(&target, &seen, cluster.now());
-    if let Some(uid) = assessment.suspect.take() {
+    if let Some(Suspicion { uid, .. }) = assessment.suspect.take() {
         let events = match cluster.events(&uid).await {
             Err(error) => {
                 run.output.warn(&format!("judged without events: {}", cluster.explain(&error)));

@@ -1,5 +1,6 @@
 //! What a rollout is to come to, as the answer to the apply stated it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -26,8 +27,8 @@ pub(crate) struct Target {
     pub(crate) begun: Option<Timestamp>,
     /// When it was applied, by the cluster's clock; `None` if the apply changed nothing that pods are made from.
     pub(crate) applied: Option<Timestamp>,
-    /// The Deployment's pods, as they were when the run began.
-    pub(crate) before: Vec<Arc<Pod>>,
+    /// The Deployment's pods, as they were when the run began, by uid.
+    pub(crate) before: HashMap<String, Arc<Pod>>,
     /// A failed rollout is undone: its pods that are not ready need not be waited for, they serve nobody.
     pub(crate) undoing: bool,
 }
@@ -44,7 +45,7 @@ impl Target {
             images: revision::images(deployment),
             begun: None,
             applied: None,
-            before: Vec::new(),
+            before: HashMap::new(),
             undoing: false,
         }
     }
@@ -93,7 +94,7 @@ impl Target {
 
     /// The pod as it was when the run began.
     pub(crate) fn was(&self, pod: &Pod) -> Option<&Pod> {
-        self.before.iter().find(|was| was.metadata.uid == pod.metadata.uid).map(AsRef::as_ref)
+        self.before.get(pod.metadata.uid.as_ref()?).map(AsRef::as_ref)
     }
 
     /// The later of this moment and the beginning of this run.

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use kube::api::{ApiResource, ObjectMeta};
 use kube::core::gvk::ParseGroupVersionError;
 use kube::core::{GroupVersion, GroupVersionKind};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::commit::{COMMIT, Commit};
@@ -103,6 +104,11 @@ impl Document {
             annotations.remove(key);
             annotations.extend(text.map(|text| (key.to_owned(), text.into())));
         }
+    }
+
+    /// As the type that is known here; None where it is not of that type, which the API server's dry run then says.
+    pub(crate) fn typed<K: DeserializeOwned>(&self) -> Option<K> {
+        serde_json::from_value(self.value.clone()).ok()
     }
 
     /// Whether it says how many pods are to run.

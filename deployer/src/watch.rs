@@ -6,7 +6,6 @@ use futures_util::stream::{BoxStream, SelectAll, select_all};
 use futures_util::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::Api;
@@ -19,10 +18,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::cluster::Cluster;
 use crate::outcome::{Ending, Reason};
 use crate::pod;
-use crate::rollout::Snapshot;
+use crate::rollout::{Snapshot, Suspicion};
 
 /// How long the first lists may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the events of one pod are followed before another one's are, unless that one is certain to be in trouble.
+const ATTENTION: Duration = Duration::from_secs(5);
 
 /// The stores that follow the cluster, and the streams that fill them.
 pub(crate) struct Watch {
@@ -41,12 +42,14 @@ pub(crate) struct Watch {
     room_since: Option<Timestamp>,
 }
 
-/// What a stream says: its place, and whether its store holds a whole list now.
-type Change = (usize, watcher::Result<bool>);
+/// What a stream says: its place, and whether its store holds a whole list from now on, where that changes.
+type Change = (usize, watcher::Result<Option<bool>>);
 
 /// A pod whose events are followed, too.
 struct Suspect {
     uid: String,
+    is_urgent: bool,
+    since: Instant,
     events: Store<Event>,
     complete: bool,
     changes: BoxStream<'static, Change>,
@@ -61,7 +64,7 @@ impl Watch {
         let (deployments, first) = store(0, cluster.api(), by_name, |_| {});
         let (replica_sets, second) =
             store(1, cluster.api(), of_labels.clone(), |set: &mut ReplicaSet| set.metadata.managed_fields = None);
-        let (pods, third) = store(2, cluster.api(), of_labels, keep_status_time);
+        let (pods, third) = store(2, cluster.api(), of_labels, pod::trim);
         let mut watch = Self {
             name: name.to_owned(),
             api: cluster.api(),
@@ -138,14 +141,26 @@ impl Watch {
         }
     }
 
-    /// Follows the events of this pod from now on.
-    pub(crate) fn look_into(&mut self, uid: Option<&str>) {
-        let Some(uid) = uid.filter(|uid| self.suspect.as_ref().is_none_or(|suspect| &suspect.uid != uid)) else {
-            return;
-        };
+    /// Follows the events of this pod from now on. Each takes a list and a watch, and most pods that are slow to start
+    /// are well a moment later: unless the suspicion `is_urgent`, the last suspect is followed for a while first, and it
+    /// is returned until when.
+    pub(crate) fn look_into(&mut self, Suspicion { uid, is_urgent }: &Suspicion) -> Option<Instant> {
+        if let Some(suspect) = &self.suspect {
+            let until = suspect.since + ATTENTION;
+            // Events that are known and tell nothing more are done with.
+            let gives_way = *is_urgent && (suspect.complete || !suspect.is_urgent);
+            if &suspect.uid == uid {
+                return None;
+            }
+            if !gives_way && Instant::now() < until {
+                return Some(until);
+            }
+        }
         let of_pod = watcher::Config::default().fields(&format!("involvedObject.uid={uid}"));
         let (events, changes) = store(self.complete.len(), self.api.clone(), of_pod, |_| {});
-        self.suspect = Some(Suspect { uid: uid.to_owned(), events, complete: false, changes });
+        let (uid, is_urgent, since) = (uid.clone(), *is_urgent, Instant::now());
+        self.suspect = Some(Suspect { uid, is_urgent, since, events, complete: false, changes });
+        None
     }
 
     /// What has come already.
@@ -166,13 +181,13 @@ impl Watch {
             change = suspected => change,
         };
         let Some((source, what)) = change else { return std::future::pending().await };
-        match self.complete.get_mut(source) {
-            Some(complete) => *complete |= what?,
+        match (self.complete.get_mut(source), &mut self.suspect) {
+            (Some(complete), _) => *complete = what?.unwrap_or(*complete),
             // Where events may not be read, it is judged without them.
-            None => self
-                .suspect
-                .iter_mut()
-                .for_each(|suspect| suspect.complete |= what.as_ref().map_or_else(is_refusal, |&whole| whole)),
+            (None, Some(suspect)) => {
+                suspect.complete |= what.map_or_else(|error| is_refusal(&error), |is| is == Some(true));
+            }
+            (None, None) => {}
         }
         Ok(())
     }
@@ -197,17 +212,6 @@ fn is_refusal(error: &watcher::Error) -> bool {
     matches!(error, InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) if status.code == 403)
 }
 
-/// Of a pod's managed fields, which are most of its bytes, only when its status was written.
-fn keep_status_time(pod: &mut Pod) {
-    let written = pod::status_since(pod);
-    let entry = ManagedFieldsEntry {
-        subresource: Some("status".to_owned()),
-        time: Some(Time(written)),
-        ..ManagedFieldsEntry::default()
-    };
-    pod.metadata.managed_fields = Some(vec![entry]);
-}
-
 /// A store of what `config` selects, and the stream that must be polled to fill it.
 fn store<K>(
     source: usize,
@@ -223,8 +227,17 @@ where
         .modify(trim)
         .reflect(writer)
         .backoff(Doubling::default())
-        .map(move |event| (source, event.map(|event| matches!(event, watcher::Event::InitDone))));
+        .map(move |event| (source, event.map(|event| is_whole(&event))));
     (store, changes.boxed())
+}
+
+/// A list that is begun again tells late what it has missed, and is whole only at its end.
+fn is_whole<K>(event: &watcher::Event<K>) -> Option<bool> {
+    match event {
+        watcher::Event::Init => Some(false),
+        watcher::Event::InitDone => Some(true),
+        watcher::Event::InitApply(_) | watcher::Event::Apply(_) | watcher::Event::Delete(_) => None,
+    }
 }
 
 /// Between attempts to reach the API server again. A person waits, so it is not left alone for long.
@@ -235,7 +248,7 @@ impl Iterator for Doubling {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let wait = Duration::from_millis(100 << self.0.min(4));
+        let wait = Duration::from_millis(100 << self.0.min(2));
         self.0 += 1;
         Some(wait)
     }
