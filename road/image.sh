@@ -9,6 +9,12 @@ runtime=$1 image=$2 tag=$3 commit=$4
 component=target/wasm32-wasip2/component/request_info.wasm
 root=target/image
 
+declare -A target=([amd64]=x86_64-unknown-linux-gnu [arm64]=aarch64-unknown-linux-gnu) host
+if [ "$runtime" = standalone ]; then # first, because a machine may not be able to
+  for architecture in amd64 arm64; do host[$architecture]=$(road/host.sh "${target[$architecture]}"); done
+  native=$(road/host.sh "$(rustc -vV | sed -n 's/^host: //p')")
+fi
+
 umask 022
 rm -rf "$root"
 mkdir -p "$root/.spin"
@@ -17,20 +23,16 @@ install --mode=644 spin.toml "$root"
 road/sbom.sh component wasm32-wasip2 >"$root/request-info.cdx.json"
 time=$(git show --no-patch --format=%ct "$commit" 2>/dev/null) || time=0
 
-# What a standalone image holds beside the rest.
+# add_host ARCHITECTURE: what a standalone image holds beside the rest.
 add_host() {
-  local target=$1 architecture=$2 host native
-  host=$(road/host.sh "$target")
-  native=$(road/host.sh "$(rustc -vV | sed -n 's/^host: //p')")
-  install --mode=755 "$host" "$root/request-info-host"
-  road/sbom.sh host "$target" >"$root/request-info-host.cdx.json"
-  "$native" compile --architecture "$architecture" --from "$root/spin.toml"
+  install --mode=755 "${host[$1]}" "$root/request-info-host"
+  road/sbom.sh host "${target[$1]}" >"$root/request-info-host.cdx.json"
+  "$native" compile --architecture "$1" --from "$root/spin.toml"
 }
 
-declare -A target=([amd64]=x86_64-unknown-linux-gnu [arm64]=aarch64-unknown-linux-gnu)
 for architecture in amd64 arm64; do
   name=$image:$tag-$architecture
-  [ "$runtime" = shim ] || add_host "${target[$architecture]}" "$architecture"
+  [ "$runtime" = shim ] || add_host "$architecture"
   find "$root" -exec touch --date="@$time" {} +
   # Without the cache, where the classic builder finds the other platform's steps. The variable is for BuildKit, which
   # would make an index of each image, to put its attestations in.
