@@ -98,12 +98,13 @@ restart() { # restart NAME: with the command it was started with
   eval "words=($(cat "$RUN/$1.command"))"
   setsid "${words[@]}" >>"$RUN/$1.log" 2>&1 </dev/null &
   echo $! >"$RUN/$1.pid"
+  disown # or bash reports each component that a test kills
 }
 
 await() { # await NAME COMMAND…: until it succeeds, for 60 s at most; then NAME's log says why it did not
   local name=$1 deadline=$((SECONDS + 60))
   shift
-  until "$@" >/dev/null 2>&1; do
+  until timeout 10 "$@" >/dev/null 2>&1; do
     if [ $SECONDS -ge $deadline ] || ! kill -0 "$(cat "$RUN/$name.pid")" 2>/dev/null; then
       tail -20 "$RUN/$name.log" >&2
       die "$name did not come up; above is the end of its log"

@@ -19,14 +19,27 @@ mod standalone;
 mod verdicts;
 mod visitors;
 
+use std::panic::{catch_unwind, resume_unwind};
+use std::path::PathBuf;
+
 use libtest_mimic::{Arguments, Trial};
 
 use crate::runtime::Runtime;
 
 macro_rules! trials {
     ($($test:path,)*) => {
-        vec![$(Trial::test(stringify!($test), || { $test(); Ok(()) })),*]
+        vec![$(Trial::test(stringify!($test), || { noted(stringify!($test), $test); Ok(()) })),*]
     };
+}
+
+/// Runs a test, and keeps its name among those that have not ended, which `e2e/run` prints at its time limit.
+fn noted(name: &str, test: fn()) {
+    let directory = PathBuf::from(bed::variable("RUN")).join("tests");
+    let file = directory.join(name);
+    std::fs::create_dir_all(&directory).and_then(|()| std::fs::write(&file, "")).expect("the directory is the bed's");
+    let outcome = catch_unwind(test);
+    std::fs::remove_file(file).expect("it was written here");
+    outcome.unwrap_or_else(|panic| resume_unwind(panic));
 }
 
 fn by_runtime(trials: Vec<Trial>) -> impl Iterator<Item = Trial> {
