@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::body::{Body, Bytes, Frame};
 use hyper::{Request, Response};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime::error::Context as _;
 use wasmtime::{
@@ -24,13 +24,15 @@ use wasmtime_wasi_http::{
     RequestOptions, WasiBody, WasiHttp, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
+use crate::log::log;
 use crate::manifest;
+use crate::precompiled;
 use crate::variables::{self, Values};
 
 use self::interface::fermyon::spin::variables as spin_variables;
 
 /// How many requests can be worked on at a time, as in Spin. One more is answered with 500.
-const MAX_INSTANCES: u32 = 1000;
+pub(crate) const MAX_INSTANCES: u32 = 1000;
 
 /// How long a guest may compute before others get their turn, as in Spin.
 const TICK: Duration = Duration::from_millis(10);
@@ -42,6 +44,10 @@ pub(crate) struct Limits {
     pub(crate) memory: usize,
     /// From the arrival of the request's header to the end of the guest's work.
     pub(crate) time: Duration,
+    /// How many are at work at a time, in all components.
+    pub(crate) instances: u32,
+    /// Whether code that was compiled ahead of time is used.
+    pub(crate) precompiled: bool,
 }
 
 /// A component that is ready to answer requests.
@@ -86,24 +92,12 @@ mod interface {
     });
 }
 
-/// Starts the engine that all components share, with Spin's pool of memory.
+/// Starts the engine that all components share, with memory for so many instances at a time.
 ///
 /// # Errors
 /// When the system does not give the address space that the pool needs.
-pub(crate) fn engine() -> anyhow::Result<Engine> {
-    let mut pool = PoolingAllocationConfig::default();
-    pool.total_component_instances(MAX_INSTANCES)
-        .total_stacks(MAX_INSTANCES)
-        .total_memories(MAX_INSTANCES)
-        .total_tables(2 * MAX_INSTANCES)
-        .total_core_instances(4 * MAX_INSTANCES)
-        .max_tables_per_module(2)
-        .table_elements(100_000)
-        .linear_memory_keep_resident(2 << 20)
-        .table_keep_resident(512 << 10);
-    let mut config = Config::new();
-    config.epoch_interruption(true).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    let engine = Engine::new(&config).context("cannot start the WebAssembly engine")?;
+pub(crate) fn engine(instances: u32) -> anyhow::Result<Engine> {
+    let engine = Engine::new(&config(instances)).context("cannot start the WebAssembly engine")?;
     let clock = engine.clone();
     std::thread::spawn(move || {
         loop {
@@ -112,6 +106,32 @@ pub(crate) fn engine() -> anyhow::Result<Engine> {
         }
     });
     Ok(engine)
+}
+
+/// An engine that only compiles, for a processor that may be another one: any of its kind, without later features.
+///
+/// # Errors
+/// When wasmtime does not know the processor.
+pub(crate) fn compiler(target: &str) -> anyhow::Result<Engine> {
+    let mut config = config(1);
+    config.target(target)?;
+    Ok(Engine::new(&config)?)
+}
+
+fn config(instances: u32) -> Config {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(instances)
+        .total_stacks(instances)
+        .total_memories(instances)
+        .total_tables(2 * instances)
+        .total_core_instances(4 * instances)
+        .max_tables_per_module(2)
+        .table_elements(100_000)
+        .linear_memory_keep_resident(2 << 20)
+        .table_keep_resident(512 << 10);
+    let mut config = Config::new();
+    config.epoch_interruption(true).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
 }
 
 impl Component {
@@ -134,7 +154,12 @@ impl Component {
             .map_or_else(String::new, |build| format!(": build it with `{}`", build.command_line()));
         let wasm = std::fs::read(&manifest.source)
             .with_context(|| format!("cannot read component `{id}`, {source}{remedy}"))?;
-        let component = wasmtime::component::Component::from_binary(engine, &wasm).map_err(|error| {
+        let ahead = limits.precompiled.then(|| precompiled::load(engine, &manifest.source, &wasm));
+        if let Some(Err(error)) = &ahead {
+            log!("component `{id}` is compiled now: {error:#}");
+        }
+        let compile = || wasmtime::component::Component::from_binary(engine, &wasm);
+        let component = ahead.and_then(Result::ok).map_or_else(compile, Ok).map_err(|error| {
             // The parser shows the bytes that it found on lines of their own.
             let words: Vec<_> = format!("{error:#}").split_whitespace().map(str::to_owned).collect();
             anyhow!("{source} is not a WebAssembly component that this host can run: {}", words.join(" "))
@@ -148,11 +173,18 @@ impl Component {
         Ok(Self { id: id.to_owned(), pre, environment, variables: Arc::new(variables), limits })
     }
 
-    /// Answers one request with an instance of its own.
+    /// Answers one request with an instance of its own, which holds a permit for as long as it works.
     ///
     /// # Errors
     /// When the guest traps, goes beyond a limit, or ends without an answer.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> anyhow::Result<Response<HyperOutgoingBody>> {
+    pub(crate) async fn answer<B>(
+        &self,
+        request: Request<B>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> anyhow::Result<Response<HyperOutgoingBody>>
+    where
+        B: Body<Data = Bytes, Error = hyper::Error> + Send + 'static,
+    {
         let mut store = Store::new(self.pre.engine(), self.state());
         store.limiter(|state| &mut state.memory);
         store.set_epoch_deadline(1);
@@ -166,6 +198,7 @@ impl Component {
         let stopped = Arc::new(AtomicBool::new(false));
         let guest_stopped = Arc::clone(&stopped);
         let mut guest = Box::pin(async move {
+            let _permit = permit;
             let work = async {
                 let proxy = pre.instantiate_async(&mut store).await?;
                 proxy.wasi_http_incoming_handler().call_handle(&mut store, request, outparam).await

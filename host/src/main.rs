@@ -1,26 +1,37 @@
-//! `spin up` for machines without Spin: runs a Spin HTTP application for development and tests, never in production.
+//! Runs a Spin HTTP application: `spin up` for machines without Spin, and the server of the standalone image.
 //!
 //! What it does, it does as Spin 3.6 does; what it cannot do, it refuses when it starts. Its own additions are a time limit for
-//! each request, a memory limit that is set by default, and errors that say what to do.
+//! each request, a memory limit that is set by default, and errors that say what to do. What a server needs that visitors
+//! reach without Spin in between is off unless a flag asks for it, and stands apart: `visitors`, `connections`,
+//! `precompiled`, `healthcheck`.
 
 mod component;
+mod connections;
+mod healthcheck;
+mod log;
 mod manifest;
+mod precompiled;
 mod request;
 mod routes;
 mod server;
 mod variables;
+mod visitors;
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::component::Limits;
+use crate::log::log;
+use crate::manifest::Manifest;
 use crate::server::Server;
+use crate::visitors::Visitors;
 
 /// Serves the Spin HTTP application that a manifest describes, as `spin up` does.
 ///
@@ -28,6 +39,9 @@ use crate::server::Server;
 #[derive(Parser)]
 #[command(version)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// The manifest, or the directory that holds a `spin.toml`
     #[arg(short, long, value_name = "FILE|DIRECTORY", default_value = "spin.toml")]
     from: PathBuf,
@@ -43,16 +57,80 @@ struct Args {
     /// How long one request may take; then it is answered with 500, or its connection is cut if the answer had begun
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     request_timeout: u64,
+
+    /// On SIGTERM, answer whoever still comes, ask all to leave, and end when nobody is left or this time is over, for example 30s
+    ///
+    /// /healthz is answered with 503 meanwhile, everything else as before, and each connection is closed with its next
+    /// answer. Connections on which nothing is asked stay open, because a request may be on its way. A second signal
+    /// ends it at once.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    drain: Option<Duration>,
+
+    /// Close connections beyond so many, and those that take too much or too long
+    ///
+    /// At the limit, the connection that was waited for longest is closed for the new one. A head, the first 64 KiB of
+    /// a body and the reading of an answer may take 10 s, the time between two requests 75 s. 8 instances work at
+    /// a time; a request that waits 5 s for one is answered with 503. What is held of heads, bodies and answers is 40 MiB
+    /// at most. With 1200 connections and 4 MiB for each instance, it all fits in 128 MiB.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
+
+    /// Use the code that `compile` put beside each component, if it is of this component and for this host
+    #[arg(long)]
+    precompiled: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Ask a server that listens here for /healthz: 0 if it answers with 200, else 1
+    Healthcheck {
+        /// Where it listens
+        #[arg(long, value_name = "ADDRESS", env = "SPIN_HTTP_LISTEN_ADDR", default_value = "127.0.0.1:3000", value_parser = listen_address)]
+        listen: SocketAddr,
+    },
+    /// Compile the components for a processor, each into a .cwasm file beside its .wasm file
+    Compile {
+        /// The manifest, or the directory that holds a `spin.toml`
+        #[arg(short, long, value_name = "FILE|DIRECTORY", default_value = "spin.toml")]
+        from: PathBuf,
+
+        /// The processor, as images name it; every one of its kind can run the code
+        #[arg(long)]
+        architecture: Architecture,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Architecture {
+    Amd64,
+    Arm64,
 }
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    let args = Args::parse();
+    let (outcome, code) = match args.command {
+        None => (run(args), 2),
+        Some(Command::Healthcheck { listen }) => (healthcheck::check(listen), 1),
+        Some(Command::Compile { from, architecture }) => (compile(&from, architecture), 2),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("request-info-host: {error:#}");
-            ExitCode::from(2)
+            ExitCode::from(code)
         }
     }
+}
+
+fn compile(from: &Path, architecture: Architecture) -> anyhow::Result<()> {
+    let engine = component::compiler(match architecture {
+        Architecture::Amd64 => "x86_64-unknown-linux-gnu",
+        Architecture::Arm64 => "aarch64-unknown-linux-gnu",
+    })?;
+    for component in Manifest::load(from)?.component.values() {
+        precompiled::write(&engine, &component.source)?;
+    }
+    Ok(())
 }
 
 /// Serves until a signal ends it; an error says why it could not start.
@@ -65,22 +143,48 @@ fn run(args: Args) -> anyhow::Result<()> {
         // Before anything that takes time: process 1 of a container ignores a signal that it has no handler for.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let visitors = (args.drain.is_some() || args.max_connections.is_some())
+            .then(|| Arc::new(Visitors::new(args.max_connections.map(|limit| limit as usize))));
+        let drain = args.drain;
         tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
-            failure = tokio::spawn(serve(args)) => failure?,
+            () = first(&mut terminate, &mut interrupt) => {}
+            failure = tokio::spawn(serve(args, visitors.clone())) => return failure?,
         }
+        let (Some(visitors), Some(limit)) = (visitors, drain) else { return Ok(()) };
+        tokio::select! {
+            () = visitors.drain(limit) => {}
+            () = first(&mut terminate, &mut interrupt) => log!("stopped at once: told to end a second time"),
+        }
+        Ok(())
     });
-    // Nothing is drained, as Spin drains nothing: a request in the middle of its work does not hold up the end.
+    // Nothing else is waited for, as Spin waits for nothing: a request in the middle of its work does not hold up the end.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(args: Args) -> anyhow::Result<()> {
-    let limits = Limits { memory: args.max_instance_memory, time: Duration::from_secs(args.request_timeout) };
+async fn first(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn serve(args: Args, visitors: Option<Arc<Visitors>>) -> anyhow::Result<()> {
+    let limits = Limits {
+        memory: args.max_instance_memory,
+        time: Duration::from_secs(args.request_timeout),
+        instances: args.max_connections.map_or(component::MAX_INSTANCES, |_| visitors::INSTANCES),
+        precompiled: args.precompiled,
+    };
     let load = move || Server::load(&args.from, limits);
     let server = tokio::task::spawn_blocking(load).await??;
-    server.listen(args.listen).await
+    server.listen(args.listen, visitors).await
+}
+
+/// A time with its unit, such as `30s` or `1m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| duration.try_into().ok());
+    parsed.ok_or_else(|| "a duration looks like 30s or 1m".to_owned())
 }
 
 /// Understands host names too, and prefers 127.0.0.1 to what else a name stands for, as Spin does.

@@ -9,19 +9,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::component::{self, Component, Limits};
+use crate::log::log;
 use crate::manifest::{HttpTrigger, Manifest};
 use crate::request;
 use crate::routes::{Route, Routes, WELL_KNOWN};
 use crate::variables;
+use crate::visitors::Visitors;
 
 /// An application that is ready to be served.
 pub(crate) struct Server {
@@ -46,7 +49,7 @@ impl Server {
         let triggers = manifest.trigger.http.into_iter();
         let routes = Routes::new(triggers.map(|trigger| (trigger.route, trigger.component)))?;
         let values = variables::of_application(&manifest.variables, |key| std::env::var(key))?;
-        let engine = component::engine()?;
+        let engine = component::engine(limits.instances)?;
         let mut components = BTreeMap::new();
         for (id, description) in manifest.component {
             let values = variables::of_component(&description.variables, &values)
@@ -57,23 +60,34 @@ impl Server {
         Ok(Self { routes, components })
     }
 
-    /// Listens, says where, and serves for ever.
+    /// Listens, says where, and serves for ever: as Spin does, or such visitors.
     ///
     /// # Errors
     /// When the address is not to be had.
-    pub(crate) async fn listen(self, address: SocketAddr) -> anyhow::Result<()> {
+    pub(crate) async fn listen(self, address: SocketAddr, visitors: Option<Arc<Visitors>>) -> anyhow::Result<()> {
         let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => {
                 anyhow!("{address} is already in use: stop what listens there, or take another address with --listen")
             }
             _ => anyhow!("cannot listen on {address}: {error}"),
         })?;
-        self.announce(listener.local_addr()?)?;
+        let local = listener.local_addr()?;
+        self.announce(local)?;
+        if let Some(visitors) = visitors.clone() {
+            log!("serving on {local}");
+            tokio::spawn(async move { visitors.sweep().await });
+        }
         let server = Arc::new(self);
         loop {
             match listener.accept().await {
                 Ok((stream, client)) => {
-                    tokio::spawn(Arc::clone(&server).connection(stream, client));
+                    // Answers are written whole; to wait for more would only delay them.
+                    _ = stream.set_nodelay(true);
+                    let server = Arc::clone(&server);
+                    match &visitors {
+                        None => tokio::spawn(server.connection(stream, client)),
+                        Some(visitors) => tokio::spawn(Arc::clone(visitors).serve(server, stream, client)),
+                    };
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: connections that end will free some.
@@ -98,22 +112,24 @@ impl Server {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, client: SocketAddr) {
-        // Answers are written whole; to wait for more would only delay them.
-        _ = stream.set_nodelay(true);
         let service = service_fn(|request| {
             let server = Arc::clone(&self);
-            async move { server.answer(request, client).await }
+            async move { server.answer(request, client, None).await }
         });
         // What ends a connection early is the client's doing, or was told about the request that it concerns.
         _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
     }
 
     /// Answers one request; an error closes the connection without an answer.
-    async fn answer(
+    pub(crate) async fn answer<B>(
         &self,
-        request: Request<Incoming>,
+        request: Request<B>,
         client: SocketAddr,
-    ) -> anyhow::Result<Response<HyperOutgoingBody>> {
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> anyhow::Result<Response<HyperOutgoingBody>>
+    where
+        B: Body<Data = Bytes, Error = hyper::Error> + Send + 'static,
+    {
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
         match path.strip_prefix(WELL_KNOWN) {
@@ -128,7 +144,7 @@ impl Server {
         let id = &found.route.component;
         let method = parts.method.clone();
         let answer = match request::append_headers(&mut parts, &found, client) {
-            Ok(()) => self.components[id].answer(Request::from_parts(parts, body)).await,
+            Ok(()) => self.components[id].answer(Request::from_parts(parts, body), permit).await,
             Err(error) => Err(error),
         };
         Ok(answer.unwrap_or_else(|error| {
@@ -138,7 +154,7 @@ impl Server {
     }
 }
 
-fn response(status: StatusCode, body: &'static str) -> Response<HyperOutgoingBody> {
+pub(crate) fn response(status: StatusCode, body: &'static str) -> Response<HyperOutgoingBody> {
     let mut response =
         Response::new(Full::new(Bytes::from_static(body.as_bytes())).map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = status;

@@ -1,0 +1,55 @@
+//! Components compiled ahead of time: `X.cwasm` beside `X.wasm`.
+//!
+//! Such a file begins with a digest of the component and of the code that was made of it, so that neither a component
+//! that has changed nor a file that was cut off is taken for good. Wasmtime itself refuses code of another version,
+//! other settings, or a processor with more features than this one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow, ensure};
+use sha2::{Digest as _, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// How long a digest is.
+const DIGEST: usize = 32;
+
+fn digest(wasm: &[u8], code: &[u8]) -> [u8; DIGEST] {
+    Sha256::new().chain_update(wasm).chain_update(code).finalize().into()
+}
+
+fn path(source: &Path) -> PathBuf {
+    source.with_extension("cwasm")
+}
+
+/// Compiles a component for the engine's target and writes the code beside it.
+///
+/// # Errors
+/// When one file cannot be read or the other not be written, or when it is not a component.
+pub(crate) fn write(engine: &Engine, source: &Path) -> anyhow::Result<()> {
+    let wasm = std::fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+    let code = engine.precompile_component(&wasm).map_err(anyhow::Error::from)?;
+    let target = path(source);
+    let content = [&digest(&wasm, &code)[..], &code].concat();
+    std::fs::write(&target, content).with_context(|| format!("cannot write {}", target.display()))
+}
+
+/// Loads the code that was made of a component.
+///
+/// # Errors
+/// When there is none, when it was made of another component, or when this host cannot run it.
+pub(crate) fn load(engine: &Engine, source: &Path, wasm: &[u8]) -> anyhow::Result<Component> {
+    let file = path(source);
+    let content = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let (stated, code) = content.split_at_checked(DIGEST).unwrap_or_default();
+    ensure!(stated == digest(wasm, code), "{} was made of another component, or is not whole", file.display());
+    deserialize(engine, code).map_err(|error| anyhow!("{} is for another host: {error:#}", file.display()))
+}
+
+#[expect(unsafe_code, reason = "wasmtime cannot tell whether code was made by itself; who wrote the file can")]
+fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the code must be what `Engine::precompile_component` made. `write` makes the file and nothing else does; its
+    // digest shows that it is whole. It is read only where `--precompiled` asks for it, which the image does, where it
+    // lies beside this program and can be changed only by those who can change this program too.
+    unsafe { Component::deserialize(engine, code) }
+}

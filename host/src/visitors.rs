@@ -1,0 +1,261 @@
+//! What a server that faces visitors needs and Spin does not have: limits on what they can take, and an end that cuts nobody off.
+//!
+//! The memory that `--max-connections 1200` and `--max-instance-memory 4194304` lead to, at most:
+//!
+//! | | MiB |
+//! |---|---|
+//! | the host, its code and the component's | 24 |
+//! | 1,200 connections, a buffer and the bookkeeping of 16 KiB each | 19 |
+//! | heads, bodies and answers that are held, of all connections ([`crate::connections`]) | 40 |
+//! | 8 instances of 4 MiB at work | 32 |
+//! | together, under a limit of 128 MiB | 115 |
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{self, Poll};
+use std::time::{Duration, Instant};
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use crate::connections::{Connection, Connections, Socket, Turn};
+use crate::log::log;
+use crate::server::{Server, response};
+
+/// How many instances work at a time where there are limits. A client is never waited for within: a body's beginning is
+/// read before, and an answer that was handed over whole is written after. So these are as many as keep the cores busy.
+pub(crate) const INSTANCES: u32 = 8;
+/// How long a request waits for an instance before it is answered with 503.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How much of a body is read before an instance is made for it: as much as request-info accepts.
+const BEGINNING: usize = 64 << 10;
+/// The path at which balancers and probes ask.
+const HEALTH: &str = "/healthz";
+/// A drain ends when no connection is open and nobody but a probe has asked for so long: a balancer's last choice of
+/// this server has arrived by then.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// All visitors of a server.
+pub(crate) struct Visitors {
+    connections: Arc<Connections>,
+    instances: Option<Arc<Semaphore>>,
+    is_draining: AtomicBool,
+    /// When somebody but a probe last asked.
+    asked: Mutex<Instant>,
+}
+
+impl Visitors {
+    /// With at most so many connections, and the other limits that come with it; or without any.
+    pub(crate) fn new(limit: Option<usize>) -> Self {
+        Self {
+            connections: Arc::new(Connections::new(limit)),
+            instances: limit.map(|_| Arc::new(Semaphore::new(INSTANCES as usize))),
+            is_draining: AtomicBool::new(false),
+            asked: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Closes connections that take too long, and writes at most one line a second about those closed at a limit.
+    pub(crate) async fn sweep(&self) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            ticks.tick().await;
+            match self.connections.sweep() {
+                0 => {}
+                closed => log!("closed {closed} connections that were too many, too slow or held too much"),
+            }
+        }
+    }
+
+    /// Answers what comes over a connection, until it ends.
+    pub(crate) async fn serve(self: Arc<Self>, server: Arc<Server>, stream: TcpStream, client: SocketAddr) {
+        let Some(connection) = self.connections.admit() else { return };
+        let service = service_fn(|request| {
+            let (visitors, server, connection) = (Arc::clone(&self), Arc::clone(&server), Arc::clone(&connection));
+            async move { visitors.answer(&server, request, client, connection).await }
+        });
+        let io = TokioIo::new(Socket { stream, connection: Arc::clone(&connection) });
+        let mut builder = Builder::new(TokioExecutor::new());
+        if self.instances.is_some() {
+            // A connection is one visitor, over HTTP/2 too.
+            let window = u32::try_from(BEGINNING).expect("it is small");
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(16)
+                .initial_stream_window_size(window)
+                .initial_connection_window_size(window)
+                .max_send_buf_size(BEGINNING)
+                .keep_alive_interval(Duration::from_secs(20));
+        }
+        let mut conversation = std::pin::pin!(builder.serve_connection(io, service));
+        loop {
+            tokio::select! {
+                _ = conversation.as_mut() => return,
+                () = connection.end.notified() => return,
+                () = connection.go_away.notified() => conversation.as_mut().graceful_shutdown(),
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        server: &Server,
+        request: Request<Incoming>,
+        client: SocketAddr,
+        connection: Arc<Connection>,
+    ) -> anyhow::Result<Response<HyperOutgoingBody>> {
+        let is_http2 = request.version() == Version::HTTP_2;
+        connection.asked(is_http2);
+        let is_probe = request.uri().path() == HEALTH;
+        if !is_probe {
+            *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+        let mut answer = if is_probe && self.is_draining.load(Ordering::Acquire) {
+            response(StatusCode::SERVICE_UNAVAILABLE, "this server is about to end")
+        } else {
+            self.work(server, request, client, &connection).await?
+        };
+        if self.is_draining.load(Ordering::Acquire) {
+            if is_http2 {
+                connection.go_away.notify_one();
+            } else {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+        }
+        connection.answered(usize::try_from(answer.body().size_hint().lower()).unwrap_or(usize::MAX / 2));
+        Ok(answer.map(|body| Told { body, connection }.boxed_unsync()))
+    }
+
+    /// The server's answer, within the limits.
+    async fn work(
+        &self,
+        server: &Server,
+        request: Request<Incoming>,
+        client: SocketAddr,
+        connection: &Connection,
+    ) -> anyhow::Result<Response<HyperOutgoingBody>> {
+        let Some(instances) = &self.instances else { return server.answer(request, client, None).await };
+        let (parts, body) = request.into_parts();
+        connection.turn(Turn::Body);
+        let body = Begun::read(body).await?;
+        connection.turn(Turn::Work);
+        let permit = tokio::time::timeout(PATIENCE, Arc::clone(instances).acquire_owned()).await;
+        let Ok(permit) = permit else {
+            let mut answer = response(StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time");
+            if parts.version != Version::HTTP_2 {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            return Ok(answer);
+        };
+        let permit: Option<OwnedSemaphorePermit> = Some(permit?);
+        server.answer(Request::from_parts(parts, body), client, permit).await
+    }
+
+    /// Ends well: probes are answered with 503, every answer asks its client to come elsewhere next, whoever comes is still
+    /// answered. It is over when it is quiet, or after a time.
+    ///
+    /// A kept connection stays open until then, because its client may send a request at the very moment in which it
+    /// would be closed, and that request would be lost.
+    pub(crate) async fn drain(&self, limit: Duration) {
+        let begin = Instant::now();
+        log!("stopping: told to end; {} connections are open", self.connections.count().0);
+        self.is_draining.store(true, Ordering::Release);
+        self.connections.send_away();
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        let (open, busy) = loop {
+            ticks.tick().await;
+            let (open, busy) = self.connections.count();
+            let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_quiet = open == 0 && asked.max(begin).elapsed() >= QUIET;
+            if is_quiet || begin.elapsed() >= limit {
+                break (open, busy);
+            }
+        };
+        log!(
+            "stopped after {:.1} s: {busy} connections cut in a request, {} closed that waited for one",
+            begin.elapsed().as_secs_f64(),
+            open - busy
+        );
+    }
+}
+
+/// A body whose beginning was read, and is whole if there is no rest.
+struct Begun {
+    beginning: Option<Bytes>,
+    rest: Option<Incoming>,
+}
+
+impl Begun {
+    async fn read(mut body: Incoming) -> hyper::Result<Self> {
+        let mut beginning = Vec::new();
+        while beginning.len() <= BEGINNING {
+            match body.frame().await.transpose()? {
+                // Trailers are no part of what a guest is shown.
+                Some(frame) => beginning.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                None => return Ok(Self { beginning: Some(beginning.into()), rest: None }),
+            }
+        }
+        Ok(Self { beginning: Some(beginning.into()), rest: Some(body) })
+    }
+}
+
+impl Body for Begun {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        if let Some(beginning) = self.beginning.take().filter(|beginning| !beginning.is_empty()) {
+            return Poll::Ready(Some(Ok(Frame::data(beginning))));
+        }
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+/// A body that tells when the last of it was handed over.
+struct Told {
+    body: HyperOutgoingBody,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.connection.answer_is_whole();
+    }
+}
+
+impl Body for Told {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
