@@ -59,7 +59,7 @@ CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CYCLONEDX_VERSION)
 LINTERS  := $(CACHE)/linters-$(shell sha256sum .ci/lint-requirements.txt | cut -c1-8)
 
 .PHONY: help up test e2e lint lint-dockerfile lint-app lint-advisories component test-component image scan push deploy verdict \
-	bench conformance soak believe cluster clean host deployer guests e2e-tests linters kubernetes python cyclonedx
+	bench conformance soak believe cluster release clean host deployer guests e2e-tests linters kubernetes python cyclonedx
 
 # Where a recipe takes long, it says in a sentence what it does.
 .SILENT:
@@ -190,6 +190,9 @@ target/standalone.yaml.tmp:
 verdict: ## print the last deploy's verdict, if there is one, in one line; Jenkins shows it beside the build
 	[ ! -s target/reports/deploy.json ] || python3 -c \
 		'import json; it = json.load(open("target/reports/deploy.json")); print(it["outcome"], it["cause"], sep=": ", end="")'
+
+release: component cyclonedx ## build what a release holds in target/release-VERSION: component, deployer, SBOMs, checksums
+	PATH="$(CYCLONEDX)/bin:$$PATH" road/release.sh $(COMMIT)
 
 # --- Linting it ------------------------------------------------------------------------------------------------------
 

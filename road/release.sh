@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Builds what a release holds, in target/release-VERSION: release.sh COMMIT
+#
+#   request-info-VERSION.wasm            the component, as target/wasm32-wasip2/component has it
+#   deployer-VERSION-linux-amd64, -arm64  static programs
+#   *.cdx.json                           what each of them is made of
+#   SHA256SUMS                           for `sha256sum --check`
+#
+# VERSION is the workspace's. CHANGELOG.md must have a section for it, because a release without one tells nobody what is new.
+set -euo pipefail
+shopt -s inherit_errexit
+commit=$1
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+release=target/release-$version
+declare -A target=([amd64]=x86_64-unknown-linux-gnu [arm64]=aarch64-unknown-linux-gnu)
+
+grep -q "^## $version " CHANGELOG.md || {
+  echo "release: CHANGELOG.md has no section for $version, the version in Cargo.toml: add \`## $version (DATE)\`" >&2
+  exit 1
+}
+
+umask 022
+rm -rf "$release"
+mkdir -p "$release"
+install --mode=644 target/wasm32-wasip2/component/request_info.wasm "$release/request-info-$version.wasm"
+road/sbom.sh component wasm32-wasip2 >"$release/request-info-$version.cdx.json"
+for architecture in "${!target[@]}"; do
+  name=deployer-$version-linux-$architecture
+  program=$(road/host.sh "${target[$architecture]}" deployer)
+  install --mode=755 "$program" "$release/$name"
+  road/sbom.sh deployer "${target[$architecture]}" >"$release/$name.cdx.json"
+done
+(cd "$release" && sha256sum -- * >SHA256SUMS)
+# A file's time is the commit's, however often the release is built.
+find "$release" -exec touch --date="@$(git show --no-patch --format=%ct "$commit")" {} +
+road/check-release.sh "$release"
