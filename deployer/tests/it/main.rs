@@ -11,6 +11,7 @@ mod hints;
 mod history;
 mod input;
 mod kubeconfig;
+mod many;
 mod network;
 mod node;
 mod outage;
@@ -114,6 +115,7 @@ fn main() -> ExitCode {
         reported::trials(bed),
         history::trials(bed),
         contention::trials(bed),
+        many::trials(bed),
         role::trials(bed),
         input::trials(bed),
         connection::trials(bed),

@@ -285,7 +285,7 @@ async fn new_pod_lost(plane: Plane) {
 }
 
 /// As the controller of nodes says it of pods whose node is silent.
-async fn not_ready(scene: &Scene, pod: &Pod) {
+pub(crate) async fn not_ready(scene: &Scene, pod: &Pod) {
     let mut conditions = serde_json::to_value(pod).expect("it came as JSON")["status"]["conditions"].take();
     for condition in conditions.as_array_mut().into_iter().flatten().filter(|condition| condition["type"] == "Ready") {
         condition["status"] = json!("False");
