@@ -463,6 +463,24 @@ fn a_pod_that_no_node_takes_has_a_minute_and_longer_where_a_node_is_being_added(
 }
 
 #[test]
+fn a_pod_in_trouble_is_looked_into_before_one_that_is_only_slow() {
+    let mut scene = Scene::healthy();
+    let crash: Value = serde_json::from_str(include_str!("../../tests/observed/crash.json")).unwrap();
+    let slow = json!({"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "True", "lastTransitionTime": APPLIED}]});
+    scene.pods = vec![pod("new-0", "new", &slow), pod("new-1", "new", &crash["pods"][0])];
+    // The events of the first one are followed already, or of none.
+    for events in [Some(Vec::new()), None] {
+        scene.events = events;
+        let suspect = scene.assess(LATER).suspect.unwrap();
+        assert_eq!((suspect.uid.as_str(), suspect.is_urgent), ("new-1", true));
+    }
+    scene.pods.pop();
+    let suspect = scene.assess(LATER).suspect.unwrap();
+    assert_eq!((suspect.uid.as_str(), suspect.is_urgent), ("new-0", false));
+}
+
+#[test]
 fn three_failed_sandboxes_are_certain_unless_the_network_of_the_node_is_to_blame() {
     for (count, message, verdict) in [
         (2, "no runtime for \"nothere\" is configured", "wait"),
