@@ -59,7 +59,7 @@ CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CYCLONEDX_VERSION)
 LINTERS  := $(CACHE)/linters-$(shell sha256sum .ci/lint-requirements.txt | cut -c1-8)
 
 .PHONY: help up test e2e lint lint-dockerfile lint-app lint-advisories component test-component image scan push deploy verdict \
-	bench conformance soak believe cluster release clean host deployer guests e2e-tests linters kubernetes python cyclonedx
+	bench scale conformance soak believe cluster release clean host deployer guests e2e-tests linters kubernetes python cyclonedx
 
 # Where a recipe takes long, it says in a sentence what it does.
 .SILENT:
@@ -233,6 +233,9 @@ bench: guests host deployer kubernetes ## compare the service and the deployer w
 	python3 bench/compare.py
 	python3 bench/instructions.py
 	python3 bench/rollout.py
+
+scale: deployer kubernetes ## the deployer at 3 to 5,000 pods (SIZES), about half an hour; writes docs/performance.md
+	DEPLOYER="$(call absolute,$(DEPLOYER))" python3 bench/scale.py $(SIZES)
 
 clean: ## remove what was built here; caches of other tools stay
 	cargo clean

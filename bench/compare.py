@@ -187,7 +187,7 @@ def provide(name: str, host: Path) -> Server:
             command = "-m gunicorn -w 2 --no-control-socket --chdir bench/flask --bind 127.0.0.1:{port} app:app"
             return in_python(name, command)
         case _:
-            binary = go_httpbin()
+            binary = go_program(GO_HTTPBIN)
             return Server(name, [str(binary), "-host", "127.0.0.1", "-port", "{port}"], binary, path="/get")
 
 
@@ -222,14 +222,15 @@ def python_environment() -> Path:
     return environment
 
 
-def go_httpbin() -> Path:
-    directory = CACHE / GO_HTTPBIN.rpartition("/")[2]
-    binary = directory / "go-httpbin"
+def go_program(module: str) -> Path:
+    """What `go install` makes of this module's package, which it is told with the version."""
+    directory = CACHE / module.rpartition("/")[2]
+    binary = directory / directory.name.partition("@")[0]
     if not binary.exists():
         if not shutil.which("go"):
-            sys.exit("compare.py: go is missing, which builds go-httpbin: apt-get install golang")
-        print(f"building {GO_HTTPBIN} into {directory} (a minute, once)")
-        run(["go", "install", "-ldflags=-s -w", GO_HTTPBIN], GOBIN=str(directory))
+            sys.exit(f"go is missing, which builds {binary.name}: apt-get install golang")
+        print(f"building {module} into {directory} (a minute or two, once)", flush=True)
+        run(["go", "install", "-ldflags=-s -w", module], GOBIN=str(directory))
     return binary
 
 

@@ -110,7 +110,7 @@ def unpacked(image: str) -> str:
 
 
 def go_httpbin() -> Subject:
-    binary = compare.go_httpbin()
+    binary = compare.go_program(compare.GO_HTTPBIN)
     image = f"{os.environ['HOST']}:5000/go-httpbin:1"
     with tempfile.TemporaryDirectory() as directory:
         shutil.copy(binary, f"{directory}/go-httpbin")

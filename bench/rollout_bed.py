@@ -27,6 +27,8 @@ PODS = 3
 class Bed:
     """The cluster, its kubelets, and a clone with commits to deploy."""
 
+    pods, edits, patience_seconds = PODS, EDITS, START_SECONDS
+
     def __init__(self, directory: Path, deployer: Path, namespaces: list[str], commits: int) -> None:
         users = [user for name in namespaces for user in (account(name), f"kubectl:{name}")]
         os.environ["KUBECACHEDIR"] = str(directory / "kubectl")  # which is the home directory's otherwise
@@ -35,7 +37,7 @@ class Bed:
         self.clone = directory / "clone"
         self.commits = make_commits(self.clone, commits)
         text = (REPOSITORY / "kubernetes/deployment.yaml.tmp").read_text()
-        for shipped, ours in EDITS.items():
+        for shipped, ours in self.edits.items():
             if shipped not in text:
                 sys.exit(f"rollout.py: kubernetes/deployment.yaml.tmp does not say `{shipped}` any more: correct EDITS")
             text = text.replace(shipped, ours)
@@ -46,8 +48,7 @@ class Bed:
     def start(self) -> None:
         """Returns when the first commit runs in every namespace."""
         self.plane.start()
-        self.kubelet.start()
-        add_node(self.admin, "node-a")
+        self.start_nodes()
         runtime = {"metadata": {"name": "wasmtime-spin-v2"}, "handler": "spin"}
         self.admin.ask("POST", "/apis/node.k8s.io/v1/runtimeclasses", runtime)
         for name in self.namespaces:
@@ -57,9 +58,13 @@ class Bed:
             for _ in workers.map(self.settle, self.namespaces):
                 pass
 
+    def start_nodes(self) -> None:
+        self.kubelet.start()
+        add_node(self.admin, "node-a")
+
     def settle(self, namespace: str) -> None:
         self.kubelet.lives[namespace] = [Step(0, "healthy")]
-        wait_for(lambda: self.admin.ask("GET", f"/api/v1/namespaces/{namespace}/serviceaccounts")["items"])
+        self.wait_for(lambda: self.admin.ask("GET", f"/api/v1/namespaces/{namespace}/serviceaccounts")["items"])
         rendering = [str(self.deployer), "render", *self.arguments(self.commits[0])]
         documents = subprocess.run(rendering, capture_output=True, text=True, check=True).stdout
         role = (REPOSITORY / "kubernetes/deployer-rbac.yaml").read_text()
@@ -69,7 +74,7 @@ class Bed:
         if applied.returncode:
             sys.exit(f"rollout.py: `{' '.join(applying)}` ended with {applied.returncode}: {applied.stderr}")
         path = f"/apis/apps/v1/namespaces/{namespace}/deployments/request-info"
-        wait_for(lambda: self.admin.ask("GET", path).get("status", {}).get("availableReplicas") == PODS)
+        self.wait_for(lambda: self.admin.ask("GET", path).get("status", {}).get("availableReplicas") == self.pods)
 
     def arguments(self, commit: str) -> list[str]:
         image = f"registry.example/request-info:{commit[:12]}"
@@ -78,7 +83,7 @@ class Bed:
     def roll_out(self, namespace: str, commit: str, life: list[Step], ports: tuple[int, int] = (0, 0)) -> Rollout:
         """Starts the deployer and, once it has applied, kubectl: through those ports, where they are given."""
         self.kubelet.lives[namespace] = life
-        command = [str(self.deployer), "deploy", *self.arguments(commit), "-n", namespace, "--timeout", "2m"]
+        command = [str(self.deployer), "deploy", *self.arguments(commit), "-n", namespace, "--timeout", f"{2 * self.patience_seconds}s"]
         deployer = self.run(command, self.plane.kubeconfig(account(namespace), namespace, ports[0]))
         deployer.has_applied.wait()
         command = [str(BINARIES / "kubectl"), "rollout", "status", "deployment/request-info", "-n", namespace]
@@ -88,6 +93,13 @@ class Bed:
     def run(self, command: list[str], kubeconfig: Path) -> Run:
         self.runs.append(Run(command, kubeconfig, self.clone))
         return self.runs[-1]
+
+    def wait_for(self, condition: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + self.patience_seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                sys.exit(f"{Path(sys.argv[0]).name}: waited {self.patience_seconds} s in vain for the first commit to run")
+            time.sleep(0.1)
 
     def stop(self) -> None:
         for run in self.runs:
@@ -109,11 +121,3 @@ def make_commits(clone: Path, count: int) -> list[str]:
         subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", f"commit {number}"], check=True)
     listing = subprocess.run([*git, "rev-list", "--reverse", "HEAD"], check=True, capture_output=True, text=True)
     return listing.stdout.split()
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            sys.exit(f"rollout.py: waited {START_SECONDS} s in vain for the first commit to run")
-        time.sleep(0.1)

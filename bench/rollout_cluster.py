@@ -1,6 +1,8 @@
 """A cluster to roll out on, without root: the control plane is real, nodes and the pods' network are played here."""
 
+import itertools
 import json
+import os
 import re
 import socket
 import socketserver
@@ -28,6 +30,8 @@ START_SECONDS = 90
 END_SECONDS = 1.0
 """How long a pod that is to end goes on."""
 KUBELET_PORT = 10250
+REQUESTS = 2000
+"""How many the controllers and the scheduler may make in a second, and how many are taken at the same time."""
 ACCOUNTS = ["admin", "controllers", "scheduler", "kubelet"]
 CONTROLLERS = (
     "deployment-controller,replicaset-controller,serviceaccount-controller,"
@@ -100,7 +104,8 @@ class ControlPlane:
             " --service-account-issuer https://kubernetes.default.svc"
             f" --service-account-key-file {self.certificate} --service-account-signing-key-file {self.key}"
             f" --authorization-mode RBAC --token-auth-file {here}/tokens.csv --profiling=false"
-            f" --audit-policy-file {here}/audit-policy.json --audit-log-path {here}/audit.log"
+            f" --audit-policy-file {here}/audit-policy.json --audit-log-path {here}/audit.log --audit-log-maxsize 2000"
+            f" --max-requests-inflight {REQUESTS} --max-mutating-requests-inflight {REQUESTS}"
             f" --egress-selector-config-file {here}/egress.json --kubelet-preferred-address-types InternalIP"
         )
         admin, deadline = self.api("admin"), time.monotonic() + START_SECONDS
@@ -117,13 +122,13 @@ class ControlPlane:
     def start_controllers(self) -> None:
         self.run(
             f"kube-controller-manager --kubeconfig {self.kubeconfig('controllers')} --leader-elect=false"
-            f" --secure-port 0 --controllers {CONTROLLERS} --kube-api-qps 500 --kube-api-burst 1000"
+            f" --secure-port 0 --controllers {CONTROLLERS} --kube-api-qps {REQUESTS} --kube-api-burst {2 * REQUESTS}"
         )
         self.run(f"kube-scheduler --config {self.directory}/scheduler.json --secure-port 0")
 
     def run(self, command: str) -> None:
         name, *arguments = command.split()
-        with (self.directory / f"{name}.log").open("wb") as log:
+        with (self.directory / f"{Path(name).name}.log").open("wb") as log:
             supervised = ["sh", "-c", SUPERVISED, name, str(self.binaries / name), *arguments]
             self.servers.append(
                 subprocess.Popen(
@@ -168,7 +173,7 @@ class ControlPlane:
         egress = {"name": "cluster", "connection": {"proxyProtocol": "HTTPConnect", "transport": transport}}
         kind = {"apiVersion": "apiserver.k8s.io/v1beta1", "kind": "EgressSelectorConfiguration"}
         self.write("egress.json", kind | {"egressSelections": [egress]})
-        client = {"kubeconfig": str(self.kubeconfig("scheduler")), "qps": 500, "burst": 1000}
+        client = {"kubeconfig": str(self.kubeconfig("scheduler")), "qps": REQUESTS, "burst": 2 * REQUESTS}
         kind = {"apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration"}
         self.write("scheduler.json", kind | {"leaderElection": {"leaderElect": False}, "clientConnection": client})
 
@@ -188,6 +193,7 @@ class Network(socketserver.ThreadingUnixStreamServer):
     """Where the API server's connections to pods and kubelets end: it is told to reach them through this proxy."""
 
     daemon_threads = True
+    request_queue_size = 512
 
     def __init__(self, plane: ControlPlane) -> None:
         super().__init__(str(plane.directory / "egress"), Connection)
@@ -240,14 +246,28 @@ class CountingProxy(socketserver.ThreadingTCPServer):
     def __init__(self, target: int) -> None:
         super().__init__(("127.0.0.1", 0), Passage)
         self.target, self.port, self.sizes = target, self.server_address[1], list[int]()
+        self.open, self.is_cut = set[socket.socket](), False
         Thread(target=self.serve_forever, daemon=True).start()
+
+    def cut(self, seconds: float) -> float:
+        """Ends every connection, and takes no other for so long; when that is over."""
+        self.is_cut = True
+        for connection in list(self.open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        time.sleep(seconds)
+        self.is_cut = False
+        return time.time()
 
 
 class Passage(socketserver.BaseRequestHandler):
     server: CountingProxy
 
     def handle(self) -> None:
+        if self.server.is_cut:
+            return
         with socket.create_connection(("127.0.0.1", self.server.target)) as upstream, suppress(OSError):
+            self.server.open.update((self.request, upstream))
             Thread(target=send_on, args=(self.request, upstream), daemon=True).start()
             while received := upstream.recv(1 << 16):
                 self.server.sizes.append(len(received))
@@ -324,10 +344,10 @@ def observed(situation: str, container: Any) -> Any:
     return json.loads(text.replace('"name": "app"', f'"name": "{container["name"]}"'))
 
 
-def add_node(api: Api, name: str) -> None:
-    """A ready node with room for thousands of pods."""
+def add_node(api: Api, name: str, room_for: int = 5000) -> None:
+    """A ready node with room for so many pods."""
     api.ask("POST", "/api/v1/nodes", {"metadata": {"name": name}})
-    room, now = {"cpu": "1000", "memory": "1000Gi", "pods": "5000"}, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    room, now = {"cpu": "1000", "memory": "1000Gi", "pods": str(room_for)}, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": now, "lastTransitionTime": now}
     status = {
         "capacity": room,
@@ -341,7 +361,13 @@ def add_node(api: Api, name: str) -> None:
     api.merge(f"/api/v1/nodes/{name}", {"spec": {"taints": None}})
 
 
+PORTS = itertools.count(os.getpid() * 61)
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Below the ports that the kernel gives to connections: one of those is free here, and taken by a connection before
+    the program listens on it. Where to begin differs from process to process."""
+    while True:
+        port = 20_000 + next(PORTS) % 12_000
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

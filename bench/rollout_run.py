@@ -16,12 +16,12 @@ from rollout_cluster import COMMIT
 
 
 class Run:
-    """A program at work; what it says is kept, and so is the time at which it ended."""
+    """A program at work; what it says is kept, and when, and so are its end and the seconds of processor it took."""
 
     def __init__(self, command: list[str], kubeconfig: Path, directory: Path) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-        self.command, self.started, self.ended, self.memory = command, time.time(), 0.0, 0
-        self.lines, self.has_applied = list[str](), Event()
+        self.command, self.started, self.ended, self.memory, self.processor = command, time.time(), 0.0, 0, 0.0
+        self.lines, self.times, self.has_applied = list[str](), list[float](), Event()
         self.process = subprocess.Popen(
             command,
             cwd=directory,
@@ -36,11 +36,14 @@ class Run:
 
     def read(self) -> None:
         for line in self.process.stdout or []:
+            self.times.append(time.time())
             self.lines.append(line)
             if "  applied; " in line:
                 self.has_applied.set()
-        self.process.wait()
+        _, status, usage = os.wait4(self.process.pid, 0)
         self.ended = time.time()
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        self.processor = usage.ru_utime + usage.ru_stime
         self.has_applied.set()
 
     def weigh(self) -> None:

@@ -1,0 +1,356 @@
+#!/usr/bin/env python3
+"""Measures the deployer on Deployments of 3 to 5,000 pods, beside `kubectl rollout status`, on a real control plane.
+
+The nodes and their pods are kwok's. A rolling update replaces 25 % at a time, minReadySeconds is 0, and every pod answers
+the deployer's question which commit it runs. The table is written to docs/performance.md where the usual sizes are
+measured.
+
+  scale.py                    the usual sizes, which takes about half an hour
+  scale.py 3 100 1000         these
+  scale.py --scenario NAME    lost, superseded or cut: what happens then; with a size after it, on so many pods
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from statistics import linear_regression, median
+from threading import Thread
+from typing import Any
+
+import performance
+from compare import go_program
+from performance import REPOSITORY
+from rollout_bed import Bed, account
+from rollout_cluster import COMMIT, REQUESTS, Api, CountingProxy, Kubelet, Step, add_node
+from rollout_run import Rollout, Run, is_complete
+
+KWOK = "sigs.k8s.io/kwok/cmd/kwok@v0.8.0"
+DEPLOYER = Path(os.environ.get("DEPLOYER") or REPOSITORY / "target/x86_64-unknown-linux-gnu/release/deployer")
+USUAL = [3, 100, 300, 1000, 3000, 5000]
+NAMESPACE = "rollouts"
+ROUNDS = {3: 5, 100: 3, 300: 3}
+"""Rollouts that are measured at a size, one at the others."""
+PODS_ON_A_NODE = 100
+
+STATUS = """
+{{ $now := Now }}
+phase: Running
+startTime: {{ $now | Quote }}
+conditions:
+{{ range $type := (list "PodScheduled" "Initialized" "ContainersReady" "Ready") }}
+- {type: {{ $type }}, status: "True", lastTransitionTime: {{ $now | Quote }}}
+{{ end }}
+containerStatuses:
+{{ range .spec.containers }}
+- name: {{ .name | Quote }}
+  image: {{ .image | Quote }}
+  imageID: ""
+  ready: true
+  started: true
+  restartCount: 0
+  state: {running: {startedAt: {{ $now | Quote }}}}
+{{ end }}
+{{ with PodIPsWith .spec.nodeName false .metadata.uid .metadata.name .metadata.namespace }}
+podIP: {{ index . 0 | Quote }}
+podIPs: [{ip: {{ index . 0 | Quote }}}]
+{{ end }}
+"""
+
+
+class Answers(dict[str, str]):
+    """Of all addresses."""
+
+    def __init__(self, crowd: "Crowd") -> None:
+        super().__init__()
+        self.crowd = crowd
+
+    def __missing__(self, address: str) -> str:
+        return self.crowd.commit
+
+
+# A stage of no node: without any of nodes kwok takes care of none.
+NODES = {
+    "apiVersion": "kwok.x-k8s.io/v1alpha1",
+    "kind": "Stage",
+    "metadata": {"name": "node"},
+    "spec": {
+        "resourceRef": {"apiGroup": "v1", "kind": "Node"},
+        "selector": {"matchExpressions": [{"key": ".metadata.name", "operator": "In", "values": ["none"]}]},
+        "next": {},
+    },
+}
+
+
+class Crowd(Bed):
+    """A cluster with one Deployment of so many pods; kwok plays the nodes that are there at first."""
+
+    def __init__(self, directory: Path, deployer: Path, pods: int) -> None:
+        self.pods, self.patience_seconds = pods, 60 + pods // 5
+        self.edits = {
+            "replicas: 3": f"replicas: {pods}",
+            "maxUnavailable: 0": "maxUnavailable: 25%",
+            "maxSurge: 1": "maxSurge: 25%",
+            "minReadySeconds: 5": "minReadySeconds: 0",
+            "progressDeadlineSeconds: 120": "progressDeadlineSeconds: 600",
+        }
+        super().__init__(directory, deployer, [NAMESPACE], 10)
+        self.commit = self.commits[0]
+        """What every pod answers: the one that is asked about. kwok gives the address of a pod that is gone to the next."""
+        self.kubelet.network.commits = Answers(self)
+
+    def start_nodes(self) -> None:
+        self.nodes = [f"node-{number}" for number in range(max(2, self.pods * 5 // 4 // PODS_ON_A_NODE))]
+        for name in self.nodes:
+            add_node(self.admin, name)
+            self.admin.merge(f"/api/v1/nodes/{name}", {"metadata": {"labels": {"kwok": "yes"}}})
+        stages = [
+            stage("pod-ready", "Pod", {".metadata.deletionTimestamp": [], ".status.phase": ["Pending"]}, {"statusTemplate": STATUS}),
+            stage("pod-gone", "Pod", {".metadata.deletionTimestamp": None}, {"delete": True}),
+            # Never played, because add_node has made them so; without one for nodes, kwok plays no pod either.
+            stage("node-ready", "Node", {".status.phase": ["Unknown"]}, {"statusTemplate": "phase: Running"}),
+        ]
+        options = {"podPlayStageParallelism": 16, "nodePlayStageParallelism": 1, "podsOnNodeSyncParallelism": 1}
+        configuration = {"apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokConfiguration", "options": options}
+        file = self.plane.write("kwok.yaml", "\n---\n".join(map(json.dumps, [configuration, *stages])))
+        self.plane.run(
+            f"{go_program(KWOK)} --kubeconfig {self.plane.kubeconfig('kubelet')} --config {file} --cidr 10.0.0.0/8"
+            " --manage-nodes-with-label-selector kwok=yes"
+        )
+
+    def replace(self, commit: str, ports: tuple[int, int] = (0, 0)) -> Rollout:
+        self.commit = commit
+        return self.roll_out(NAMESPACE, commit, [], ports)
+
+
+def stage(name: str, kind: str, where: dict[str, list[str] | None], then: dict[str, Any]) -> dict[str, Any]:
+    """What kwok does with an object whose fields have one of these values, are there (None), or are not there (none)."""
+    conditions: list[dict[str, Any]] = []
+    for key, values in where.items():
+        operator = "Exists" if values is None else "In" if values else "DoesNotExist"
+        conditions.append({"key": key, "operator": operator} | ({"values": values} if values else {}))
+    spec = {
+        "resourceRef": {"apiGroup": "v1", "kind": kind},
+        "selector": {"matchExpressions": conditions},
+        "next": then,
+    }
+    return {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "Stage", "metadata": {"name": name}, "spec": spec}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one rollout."""
+
+    processor: float
+    memory: int
+    requests: int
+    proofs: int
+    received: int
+    available: list[float]
+    """Seconds by which each line came after what it tells of."""
+    replaced: float
+    kubectl_processor: float
+    kubectl_lag: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", type=int, nargs="*", metavar="PODS", help=f"{', '.join(map(str, USUAL))} by default")
+    parser.add_argument("--scenario", choices=list(SCENARIOS), help="instead of measuring")
+    parser.add_argument("--deployer", type=Path, default=DEPLOYER, metavar="FILE", help="DEPLOYER, or the release build")
+    arguments = parser.parse_args()
+    if not arguments.deployer.exists():
+        sys.exit(f"scale.py: there is no {arguments.deployer}: make deployer, or name another with --deployer")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("scale.py: terminated"))
+    if arguments.scenario:
+        play, usual = SCENARIOS[arguments.scenario]
+        for pods in arguments.sizes or [usual]:
+            with crowd_of(arguments.deployer, pods) as crowd:
+                play(crowd)
+        return
+    load = os.getloadavg()[0]
+    sizes = {pods: measured(arguments.deployer, pods) for pods in sorted(arguments.sizes or USUAL)}
+    report = f"{table(sizes)}\n\n{method(load)}\n\n{law(sizes)}"
+    print(report)
+    if set(USUAL) <= set(sizes):
+        performance.write_section("scale", report)
+        print(f"\nwritten to {performance.DOCUMENT.relative_to(REPOSITORY)}")
+
+
+@contextmanager
+def crowd_of(deployer: Path, pods: int) -> Iterator[Crowd]:
+    with tempfile.TemporaryDirectory(prefix="scale-") as directory:
+        crowd = Crowd(Path(directory), deployer.resolve(), pods)
+        try:
+            started = time.monotonic()
+            crowd.start()
+            print(f"{pods:,} pods run after {time.monotonic() - started:.0f} s", flush=True)
+            yield crowd
+        finally:
+            crowd.stop()
+
+
+class Witness:
+    """When a watch of our own saw what the deployer and kubectl tell of."""
+
+    def __init__(self, crowd: Crowd, commit: str) -> None:
+        self.commit, self.is_over = commit, False
+        self.ready, self.removals, self.completion = dict[str, float](), list[float](), list[float]()
+        """Of new pods by uid, of old pods, and of the status that kubectl waits for."""
+        for path, note in [
+            (f"/api/v1/namespaces/{NAMESPACE}/pods", self.note_pod),
+            (f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments", self.note_deployment),
+        ]:
+            Thread(target=self.follow, args=(crowd.admin, f"{path}?watch=1&timeoutSeconds=3600", note), daemon=True).start()
+
+    def follow(self, api: Api, path: str, note: Callable[[float, Any], None]) -> None:
+        while not self.is_over:
+            with suppress(OSError, HTTPException, ValueError), api.open("GET", path) as answer:
+                for line in answer:
+                    now = time.time()
+                    note(now, json.loads(line))
+            time.sleep(0.02)
+
+    def note_pod(self, now: float, change: Any) -> None:
+        metadata, status = change["object"]["metadata"], change["object"]["status"]
+        if metadata["annotations"][COMMIT] != self.commit:
+            if change["type"] == "DELETED":
+                self.removals.append(now)
+        elif any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", [])):
+            self.ready.setdefault(metadata["uid"], now)
+
+    def note_deployment(self, now: float, change: Any) -> None:
+        if is_complete(change["object"], self.commit):
+            self.completion.append(now)
+
+    def lags(self, run: Run) -> Iterator[tuple[str, float]]:
+        """Of each word, by how many seconds its line came after what it tells of."""
+        ready = sorted(self.ready.values())
+        for said, line in zip(run.times, run.lines, strict=True):
+            if found := re.search(r" available \((\d+) of ", line):
+                yield "available", said - ready[int(found.group(1)) - 1]
+            elif "  replaced: " in line:
+                yield "replaced", said - max(self.removals)
+
+
+def measured(deployer: Path, pods: int) -> list[Figures]:
+    with crowd_of(deployer, pods) as crowd:
+        # The first update after the documents were made also enters their fields as applied: it is not counted.
+        rounds = [measured_once(crowd, commit) for commit in crowd.commits[1 : 2 + ROUNDS.get(pods, 1)]]
+    return rounds[1:]
+
+
+def measured_once(crowd: Crowd, commit: str) -> Figures:
+    proxies = [CountingProxy(crowd.plane.port) for _ in range(2)]
+    witness = Witness(crowd, commit)
+    rollout = crowd.replace(commit, (proxies[0].port, proxies[1].port))
+    with ThreadPoolExecutor() as workers:
+        workers.submit(rollout.deployer.weigh)
+    rollout.end_with(0)
+    witness.is_over = True
+    one = figures_of(crowd.plane.audit(), rollout, witness, sum(proxies[0].sizes))
+    print(
+        f"{crowd.pods:,} pods replaced in {rollout.seconds():.1f} s: {one.processor:.2f} s of processor,"
+        f" {one.memory / 1e6:.0f} MB, 95 % of the words within {p95(one.available + [one.replaced]) * 1e3:.0f} ms,"
+        f" replaced {one.replaced * 1e3:.0f} ms late",
+        flush=True,
+    )
+    return one
+
+
+def figures_of(audit: list[Any], rollout: Rollout, witness: Witness, received: int) -> Figures:
+    run = rollout.deployer
+    asked = [
+        event["requestURI"]
+        for event in audit
+        if event["user"]["username"] == account(NAMESPACE) and run.started < event["received"] < run.ended
+    ]
+    lags = list(witness.lags(run))
+    return Figures(
+        run.processor,
+        run.memory,
+        len(asked),
+        sum("/proxy/" in uri for uri in asked),
+        received,
+        [late for word, late in lags if word == "available"],
+        next(late for word, late in lags if word == "replaced"),
+        rollout.kubectl.processor,
+        rollout.kubectl.ended - min(witness.completion),
+    )
+
+
+def table(sizes: dict[int, list[Figures]]) -> str:
+    header = ["pods", "CPU, s", "memory, MB", "requests (proofs in them)", "received, MB", "lag of the lines, p95, ms"]
+    header += ["lag of “replaced”, ms"]
+    header += ["kubectl: CPU, s", "kubectl: lag, ms", "goals"]
+    rows = []
+    for pods, rounds in sizes.items():
+        late = p95([late for one in rounds for late in [*one.available, one.replaced]])
+
+        def middle(name: str, of: list[Figures] = rounds) -> float:
+            return median(getattr(one, name) for one in of)
+
+        row = [f"{middle('processor'):.2f}", f"{middle('memory') / 1e6:.0f}"]
+        row += [f"{middle('requests'):,.0f} ({middle('proofs'):,.0f})", f"{middle('received') / 1e6:.1f}"]
+        row += [f"{late * 1e3:.0f}", f"{middle('replaced') * 1e3:.0f}"]
+        row += [f"{middle('kubectl_processor'):.2f}", f"{middle('kubectl_lag') * 1e3:.0f}"]
+        rows.append([f"{pods:,}", *row, goals(pods, middle("processor"), middle("memory"), late)])
+    return performance.table(header, rows)
+
+
+def goals(pods: int, processor: float, memory: float, late: float) -> str:
+    seconds = {1000: 3, 3000: 10}.get(pods, math.inf)
+    missed = {"CPU": processor > seconds, "memory": memory > 12e6 + 30e3 * pods, "lag": late > 0.3}
+    words = [f"**{name} missed**" for name, is_missed in missed.items() if is_missed]
+    return ", ".join(words) or "met"
+
+
+def law(sizes: dict[int, list[Figures]]) -> str:
+    """How the processor time grows, by a straight line through the logarithms."""
+    points = [(pods, median(one.processor for one in rounds)) for pods, rounds in sizes.items() if pods >= 100]
+    if len(points) < 2:
+        return "Two sizes of 100 pods and more show how the processor time grows."
+    slope, _ = linear_regression(*zip(*((math.log(pods), math.log(seconds)) for pods, seconds in points), strict=True))
+    (least, _), (most, seconds) = points[0], points[-1]
+    return (
+        f"From {least:,} to {most:,} pods the deployer's processor time grows with the number of pods to the power of"
+        f" {slope:.2f} (1 is linear, 2 the square), twice the pods cost {2**slope:.1f} times as much, and at {most:,} a"
+        f" pod costs {seconds / most * 1e3:.1f} ms."
+    )
+
+
+def method(load: float) -> str:
+    rounds = ", ".join(f"{count} at {pods}" for pods, count in ROUNDS.items())
+    return (
+        f"Measured by `bench/scale.py`: {performance.circumstances()}, load {load:.1f} before and"
+        f" {os.getloadavg()[0]:.1f} after, the control plane on the same cores. A control plane for each size, its"
+        f" controllers and scheduler allowed {REQUESTS:,} requests a second and the server as many at the same time; nodes and pods by kwok {KWOK.rpartition('@')[2]},"
+        " where a pod is ready as soon as it is on its node and gone as soon as it is deleted, so that all of it comes"
+        " as fast as the control plane can. `maxSurge` and `maxUnavailable` are 25 %, `minReadySeconds` is 0, and each"
+        f" pod answers which commit it runs. Medians of {rounds} rollouts, else one. A lag is counted from when a"
+        " watch of the tool's own shows what the line tells of (that so many pods are available, that the last old one is"
+        " gone) to the line; kubectl's, from the complete status to its exit. Memory is the highest resident set. Goals: at most 3 s of processor at 1,000 pods and 10 s at"
+        " 3,000, 12 MB and 30 kB a pod, a lag under 300 ms."
+    )
+
+
+def p95(values: list[float]) -> float:
+    return sorted(values)[math.ceil(0.95 * len(values)) - 1]
+
+
+SCENARIOS: dict[str, Any] = {}
+
+
+if __name__ == "__main__":
+    main()
