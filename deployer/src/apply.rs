@@ -97,9 +97,10 @@ pub(crate) async fn apply(
             documents.deployment.note(AVAILABLE, note(before, watch, (cluster, commit)));
         }
         if std::mem::take(&mut is_first) {
-            if let Some(warning) =
-                documents.deployment.typed().and_then(|stated| pace::too_slow(&stated, manner.timeout))
-            {
+            // A first deploy starts all pods at once, and the same commit none.
+            let replaced = before.as_ref().filter(|before| revision::commit(before) != Some(commit.as_str()));
+            let stated = replaced.and_then(|_| documents.deployment.typed());
+            if let Some(warning) = stated.and_then(|stated| pace::too_slow(&stated, manner.timeout)) {
                 run.output.warn(&warning);
             }
             apply.dry_run(documents, &live, run).await?;

@@ -78,6 +78,9 @@ async fn too_slow(plane: Plane) {
     let scene = Scene::set(plane).await;
     scene.edit("replicas: 2", "replicas: 100\n  minReadySeconds: 5");
     let run = scene.deploy_with(&scene.commits.new, &["--dry-run"]).await;
+    assert_eq!(run.json["warnings"].to_string(), "[]", "the first pods of all start at once: {run}");
+    scene.deploy_old().await;
+    let run = scene.deploy_with(&scene.commits.new, &["--dry-run"]).await;
     run.ends_with(0, &["nothing was changed"]);
     let warnings = run.json["warnings"].to_string();
     assert!(warnings.contains("100 pods are replaced 1 at a time"), "{run}");
