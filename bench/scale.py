@@ -80,30 +80,16 @@ class Answers(dict[str, str]):
         return self.crowd.commit
 
 
-# A stage of no node: without any of nodes kwok takes care of none.
-NODES = {
-    "apiVersion": "kwok.x-k8s.io/v1alpha1",
-    "kind": "Stage",
-    "metadata": {"name": "node"},
-    "spec": {
-        "resourceRef": {"apiGroup": "v1", "kind": "Node"},
-        "selector": {"matchExpressions": [{"key": ".metadata.name", "operator": "In", "values": ["none"]}]},
-        "next": {},
-    },
-}
-
-
 class Crowd(Bed):
     """A cluster with one Deployment of so many pods; kwok plays the nodes that are there at first."""
 
     def __init__(self, directory: Path, deployer: Path, pods: int) -> None:
-        self.pods, self.patience_seconds = pods, 60 + pods // 5
+        self.pods, self.patience_seconds = pods, 90 + pods // 5
         self.edits = {
             "replicas: 3": f"replicas: {pods}",
             "maxUnavailable: 0": "maxUnavailable: 25%",
             "maxSurge: 1": "maxSurge: 25%",
             "minReadySeconds: 5": "minReadySeconds: 0",
-            "progressDeadlineSeconds: 120": "progressDeadlineSeconds: 600",
         }
         super().__init__(directory, deployer, [NAMESPACE], 10)
         self.commit = self.commits[0]
@@ -126,7 +112,7 @@ class Crowd(Bed):
         file = self.plane.write("kwok.yaml", "\n---\n".join(map(json.dumps, [configuration, *stages])))
         self.plane.run(
             f"{go_program(KWOK)} --kubeconfig {self.plane.kubeconfig('kubelet')} --config {file} --cidr 10.0.0.0/8"
-            " --manage-nodes-with-label-selector kwok=yes"
+            " --manage-nodes-with-label-selector kwok=yes --v WARN"
         )
 
     def replace(self, commit: str, ports: tuple[int, int] = (0, 0)) -> Rollout:
