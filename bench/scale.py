@@ -19,7 +19,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ import performance
 from compare import go_program
 from performance import REPOSITORY
 from rollout_bed import Bed, account
-from rollout_cluster import COMMIT, REQUESTS, Api, CountingProxy, Kubelet, Step, add_node
+from rollout_cluster import COMMIT, REQUESTS, CountingProxy, Kubelet, Step, add_node
 from rollout_run import Rollout, Run, is_complete
 
 KWOK = "sigs.k8s.io/kwok/cmd/kwok@v0.8.0"
@@ -102,10 +102,10 @@ class Crowd(Bed):
             add_node(self.admin, name)
             self.admin.merge(f"/api/v1/nodes/{name}", {"metadata": {"labels": {"kwok": "yes"}}})
         stages = [
-            stage("pod-ready", "Pod", {".metadata.deletionTimestamp": [], ".status.phase": ["Pending"]}, {"statusTemplate": STATUS}),
-            stage("pod-gone", "Pod", {".metadata.deletionTimestamp": None}, {"delete": True}),
+            stage("pod-ready", "Pod", {".metadata.deletionTimestamp": [], ".status.phase": ["Pending"]}, STATUS),
+            stage("pod-gone", "Pod", {".metadata.deletionTimestamp": None}, None),
             # Never played, because add_node has made them so; without one for nodes, kwok plays no pod either.
-            stage("node-ready", "Node", {".status.phase": ["Unknown"]}, {"statusTemplate": "phase: Running"}),
+            stage("node-ready", "Node", {".status.phase": ["Unknown"]}, "phase: Running"),
         ]
         options = {"podPlayStageParallelism": 16, "nodePlayStageParallelism": 1, "podsOnNodeSyncParallelism": 1}
         configuration = {"apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokConfiguration", "options": options}
@@ -120,8 +120,9 @@ class Crowd(Bed):
         return self.roll_out(NAMESPACE, commit, [], ports)
 
 
-def stage(name: str, kind: str, where: dict[str, list[str] | None], then: dict[str, Any]) -> dict[str, Any]:
-    """What kwok does with an object whose fields have one of these values, are there (None), or are not there (none)."""
+def stage(name: str, kind: str, where: dict[str, list[str] | None], status: str | None) -> dict[str, Any]:
+    """The status that kwok writes (None: it deletes) of an object whose fields have one of these values, or are there
+    (None), or are not there (no value)."""
     conditions: list[dict[str, Any]] = []
     for key, values in where.items():
         operator = "Exists" if values is None else "In" if values else "DoesNotExist"
@@ -129,7 +130,7 @@ def stage(name: str, kind: str, where: dict[str, list[str] | None], then: dict[s
     spec = {
         "resourceRef": {"apiGroup": "v1", "kind": kind},
         "selector": {"matchExpressions": conditions},
-        "next": then,
+        "next": {"statusTemplate": status} if status else {"delete": True},
     }
     return {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "Stage", "metadata": {"name": name}, "spec": spec}
 
@@ -188,25 +189,31 @@ def crowd_of(deployer: Path, pods: int) -> Iterator[Crowd]:
 
 
 class Witness:
-    """When a watch of our own saw what the deployer and kubectl tell of."""
+    """When a watch of our own was sent what the deployer and kubectl tell of. It is read when all is over, so that reading
+    it takes no time from those that are measured."""
 
     def __init__(self, crowd: Crowd, commit: str) -> None:
-        self.commit, self.is_over = commit, False
+        self.commit = commit
         self.ready, self.removals, self.completion = dict[str, float](), list[float](), list[float]()
         """Of new pods by uid, of old pods, and of the status that kubectl waits for."""
-        for path, note in [
-            (f"/api/v1/namespaces/{NAMESPACE}/pods", self.note_pod),
-            (f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments", self.note_deployment),
+        self.pods, self.deployments = list[tuple[float, bytes]](), list[tuple[float, bytes]]()
+        for path, sights in [
+            (f"/api/v1/namespaces/{NAMESPACE}/pods", self.pods),
+            (f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments", self.deployments),
         ]:
-            Thread(target=self.follow, args=(crowd.admin, f"{path}?watch=1&timeoutSeconds=3600", note), daemon=True).start()
+            version = crowd.admin.ask("GET", f"{path}?limit=1")["metadata"]["resourceVersion"]
+            answer = crowd.admin.open("GET", f"{path}?watch=1&resourceVersion={version}&timeoutSeconds=3600")
+            Thread(target=self.follow, args=(answer, sights), daemon=True).start()
 
-    def follow(self, api: Api, path: str, note: Callable[[float, Any], None]) -> None:
-        while not self.is_over:
-            with suppress(OSError, HTTPException, ValueError), api.open("GET", path) as answer:
-                for line in answer:
-                    now = time.time()
-                    note(now, json.loads(line))
-            time.sleep(0.02)
+    def follow(self, answer: Any, sights: list[tuple[float, bytes]]) -> None:
+        with suppress(OSError, HTTPException, ValueError), answer:
+            sights.extend((time.time(), line) for line in answer)
+
+    def end(self) -> None:
+        for now, line in list(self.pods):
+            self.note_pod(now, json.loads(line))
+        for now, line in list(self.deployments):
+            self.note_deployment(now, json.loads(line))
 
     def note_pod(self, now: float, change: Any) -> None:
         metadata, status = change["object"]["metadata"], change["object"]["status"]
@@ -244,7 +251,7 @@ def measured_once(crowd: Crowd, commit: str) -> Figures:
     with ThreadPoolExecutor() as workers:
         workers.submit(rollout.deployer.weigh)
     rollout.end_with(0)
-    witness.is_over = True
+    witness.end()
     one = figures_of(crowd.plane.audit(), rollout, witness, sum(proxies[0].sizes))
     print(
         f"{crowd.pods:,} pods replaced in {rollout.seconds():.1f} s: {one.processor:.2f} s of processor,"
@@ -278,8 +285,7 @@ def figures_of(audit: list[Any], rollout: Rollout, witness: Witness, received: i
 
 def table(sizes: dict[int, list[Figures]]) -> str:
     header = ["pods", "CPU, s", "memory, MB", "requests (proofs in them)", "received, MB", "lag of the lines, p95, ms"]
-    header += ["lag of “replaced”, ms"]
-    header += ["kubectl: CPU, s", "kubectl: lag, ms", "goals"]
+    header += ["lag of “replaced”, ms", "kubectl: CPU, s", "kubectl: lag, ms", "goals"]
     rows = []
     for pods, rounds in sizes.items():
         late = p95([late for one in rounds for late in [*one.available, one.replaced]])
@@ -321,13 +327,15 @@ def method(load: float) -> str:
     return (
         f"Measured by `bench/scale.py`: {performance.circumstances()}, load {load:.1f} before and"
         f" {os.getloadavg()[0]:.1f} after, the control plane on the same cores. A control plane for each size, its"
-        f" controllers and scheduler allowed {REQUESTS:,} requests a second and the server as many at the same time; nodes and pods by kwok {KWOK.rpartition('@')[2]},"
+        f" controllers and scheduler allowed {REQUESTS:,} requests a second and the server as many at the same time; nodes"
+        f" and pods by kwok {KWOK.rpartition('@')[2]},"
         " where a pod is ready as soon as it is on its node and gone as soon as it is deleted, so that all of it comes"
         " as fast as the control plane can. `maxSurge` and `maxUnavailable` are 25 %, `minReadySeconds` is 0, and each"
-        f" pod answers which commit it runs. Medians of {rounds} rollouts, else one. A lag is counted from when a"
-        " watch of the tool's own shows what the line tells of (that so many pods are available, that the last old one is"
-        " gone) to the line; kubectl's, from the complete status to its exit. Memory is the highest resident set. Goals: at most 3 s of processor at 1,000 pods and 10 s at"
-        " 3,000, 12 MB and 30 kB a pod, a lag under 300 ms."
+        f" pod answers which commit it runs. Medians of {rounds} rollouts, else one. A lag is counted from when a watch of"
+        " the tool's own was sent what the line tells of (that so many pods are available, that the last old one is gone)"
+        " to the line; kubectl's, from the complete status to its exit. The bytes of both pass through a proxy that counts"
+        " them. Memory is the highest resident set. Goals: at most 3 s of processor at 1,000 pods and 10 s at 3,000,"
+        " 12 MB and 30 kB a pod, a lag under 300 ms."
     )
 
 
