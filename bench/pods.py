@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Compares both images of request-info with go-httpbin, as pods of the test bed with equal limits.
 
-    e2e/cluster.sh run python3 bench/pods.py            after make component host cyclonedx; --rounds 1 for a glance
+    e2e/cluster.sh run python3 bench/pods.py            with --rounds 1 for a glance
+
+The bed has no network. `make component host cyclonedx` and `bench/compare.py go-httpbin` fetch before what this needs.
 
 One pod runs at a time, on node-a, its processes on all cores but the last, and wrk on that one. The rounds go through all
 of them, each round beginning with another one. What is told is the median of the rounds. With five rounds or more, the
@@ -110,7 +112,10 @@ def unpacked(image: str) -> str:
 
 
 def go_httpbin() -> Subject:
-    binary = compare.go_program(compare.GO_HTTPBIN)
+    binary = compare.CACHE / "static/go-httpbin"
+    if not binary.exists():
+        command = ["go", "install", "-ldflags=-s -w", compare.GO_HTTPBIN]
+        compare.run(command, GOBIN=str(binary.parent), CGO_ENABLED="0")  # its image has no library
     image = f"{os.environ['HOST']}:5000/go-httpbin:1"
     with tempfile.TemporaryDirectory() as directory:
         shutil.copy(binary, f"{directory}/go-httpbin")
