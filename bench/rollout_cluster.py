@@ -82,7 +82,8 @@ class ControlPlane:
 
     def __init__(self, binaries: Path, directory: Path, users: list[str]) -> None:
         self.binaries, self.directory = binaries, directory
-        self.port, self.servers = free_port(), list[subprocess.Popen[bytes]]()
+        self.port, self.servers = free_port(), dict[str, subprocess.Popen[bytes]]()
+        self.etcd = f"http://127.0.0.1:{free_port()}"
         self.certificate, self.key = directory / "certificate.pem", directory / "key.pem"
         self.write_settings(users)
 
@@ -90,15 +91,18 @@ class ControlPlane:
         return Api(self.port, user, self.certificate)
 
     def start(self) -> None:
-        here, etcd = self.directory, f"http://127.0.0.1:{free_port()}"
         peers = f"http://127.0.0.1:{free_port()}"
         self.run(
-            f"etcd --data-dir {here}/etcd --unsafe-no-fsync --log-level error --listen-client-urls {etcd}"
-            f" --advertise-client-urls {etcd} --listen-peer-urls {peers} --initial-advertise-peer-urls {peers}"
+            f"etcd --data-dir {self.directory}/etcd --unsafe-no-fsync --log-level error --listen-client-urls {self.etcd}"
+            f" --advertise-client-urls {self.etcd} --listen-peer-urls {peers} --initial-advertise-peer-urls {peers}"
             f" --initial-cluster default={peers}"
         )
+        self.start_api_server()
+
+    def start_api_server(self) -> None:
+        here = self.directory
         self.run(
-            f"kube-apiserver --etcd-servers {etcd} --bind-address 127.0.0.1 --secure-port {self.port}"
+            f"kube-apiserver --etcd-servers {self.etcd} --bind-address 127.0.0.1 --secure-port {self.port}"
             " --advertise-address 127.0.0.1 --endpoint-reconciler-type none --service-cluster-ip-range 10.96.0.0/16"
             f" --tls-cert-file {self.certificate} --tls-private-key-file {self.key}"
             " --service-account-issuer https://kubernetes.default.svc"
@@ -130,17 +134,31 @@ class ControlPlane:
         name, *arguments = command.split()
         with (self.directory / f"{Path(name).name}.log").open("wb") as log:
             supervised = ["sh", "-c", SUPERVISED, name, str(self.binaries / name), *arguments]
-            self.servers.append(
-                subprocess.Popen(
-                    supervised, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-                )
+            self.servers[name] = subprocess.Popen(
+                supervised, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
 
+    def end(self, name: str) -> None:
+        server = self.servers.pop(name)
+        if server.stdin:
+            server.stdin.close()
+        server.wait()
+
+    def restart_api_server(self) -> tuple[float, float]:
+        """When it was gone, and when it answered again."""
+        self.end("kube-apiserver")
+        gone = time.time()
+        self.start_api_server()
+        back = time.time()
+        # These would ask again after half a minute.
+        self.end("kube-controller-manager")
+        self.end("kube-scheduler")
+        self.start_controllers()
+        return gone, back
+
     def stop(self) -> None:
-        for server in reversed(self.servers):
-            if server.stdin:
-                server.stdin.close()
-            server.wait()
+        for name in reversed(list(self.servers)):
+            self.end(name)
 
     def kubeconfig(self, user: str, namespace: str = "default", port: int = 0) -> Path:
         """For that port instead of the API server's, where one is given."""
@@ -292,6 +310,9 @@ class Step:
 class Kubelet:
     """Plays the kubelets of all nodes."""
 
+    pods = "/api/v1/pods?watch=1"
+    """Which ones it plays."""
+
     def __init__(self, api: Api, network: Network) -> None:
         self.api, self.network = api, network
         self.lives = dict[str, list[Step]]()
@@ -305,7 +326,7 @@ class Kubelet:
         seen = set[tuple[str, bool]]()
         while not self.stopped.is_set():
             with suppress(OSError, HTTPException, ValueError):  # the server ends each watch after a while
-                for change in self.api.watch("/api/v1/pods?watch=1"):
+                for change in self.api.watch(self.pods):
                     pod = change["object"]
                     sight = (pod["metadata"]["uid"], "deletionTimestamp" in pod["metadata"])
                     if "nodeName" in pod["spec"] and sight not in seen:

@@ -7,7 +7,7 @@ measured.
 
   scale.py                    the usual sizes, which takes about half an hour
   scale.py 3 100 1000         these
-  scale.py --scenario NAME    lost, superseded or cut: what happens then; with a size after it, on so many pods
+  scale.py --scenario NAME    a rollout that does not go well; with a size after it, on so many pods
 """
 
 import argparse
@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ from performance import REPOSITORY
 from rollout_bed import Bed, account
 from rollout_cluster import COMMIT, REQUESTS, CountingProxy, Kubelet, Step, add_node
 from rollout_run import Rollout, Run, is_complete
+from scale_scenarios import SCENARIOS
 
 KWOK = "sigs.k8s.io/kwok/cmd/kwok@v0.8.0"
 DEPLOYER = Path(os.environ.get("DEPLOYER") or REPOSITORY / "target/x86_64-unknown-linux-gnu/release/deployer")
@@ -164,7 +166,8 @@ def main() -> None:
         play, usual = SCENARIOS[arguments.scenario]
         for pods in arguments.sizes or [usual]:
             with crowd_of(arguments.deployer, pods) as crowd:
-                play(crowd)
+                if not play(crowd, Witness):
+                    sys.exit(f"scale.py: {arguments.scenario} misses its goal")
         return
     load = os.getloadavg()[0]
     sizes = {pods: measured(arguments.deployer, pods) for pods in sorted(arguments.sizes or USUAL)}
@@ -193,10 +196,10 @@ class Witness:
     it takes no time from those that are measured."""
 
     def __init__(self, crowd: Crowd, commit: str) -> None:
-        self.commit = commit
+        self.commit, self.count = commit, crowd.pods
         self.ready, self.removals, self.completion = dict[str, float](), list[float](), list[float]()
         """Of new pods by uid, of old pods, and of the status that kubectl waits for."""
-        self.pods, self.deployments = list[tuple[float, bytes]](), list[tuple[float, bytes]]()
+        self.pods, self.deployments = deque[tuple[float, bytes]](), deque[tuple[float, bytes]]()
         for path, sights in [
             (f"/api/v1/namespaces/{NAMESPACE}/pods", self.pods),
             (f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments", self.deployments),
@@ -205,15 +208,24 @@ class Witness:
             answer = crowd.admin.open("GET", f"{path}?watch=1&resourceVersion={version}&timeoutSeconds=3600")
             Thread(target=self.follow, args=(answer, sights), daemon=True).start()
 
-    def follow(self, answer: Any, sights: list[tuple[float, bytes]]) -> None:
+    def follow(self, answer: Any, sights: deque[tuple[float, bytes]]) -> None:
         with suppress(OSError, HTTPException, ValueError), answer:
             sights.extend((time.time(), line) for line in answer)
 
     def end(self) -> None:
-        for now, line in list(self.pods):
-            self.note_pod(now, json.loads(line))
-        for now, line in list(self.deployments):
-            self.note_deployment(now, json.loads(line))
+        """Of a rollout that succeeded: reads until all of it was seen, or no more comes."""
+        deadline = time.monotonic() + 30
+        while not (len(self.ready) >= self.count and len(self.removals) >= self.count and self.completion):
+            if time.monotonic() > deadline:
+                sys.exit(
+                    f"scale.py: a watch saw {len(self.ready)} of {self.count} new pods ready, {len(self.removals)} old ones"
+                    f" removed, and {len(self.completion)} times a complete status: it broke off"
+                )
+            for sights, note in [(self.pods, self.note_pod), (self.deployments, self.note_deployment)]:
+                while sights:
+                    now, line = sights.popleft()
+                    note(now, json.loads(line))
+            time.sleep(0.01)
 
     def note_pod(self, now: float, change: Any) -> None:
         metadata, status = change["object"]["metadata"], change["object"]["status"]
@@ -341,9 +353,6 @@ def method(load: float) -> str:
 
 def p95(values: list[float]) -> float:
     return sorted(values)[math.ceil(0.95 * len(values)) - 1]
-
-
-SCENARIOS: dict[str, Any] = {}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,131 @@
+"""What the deployer makes of rollouts of thousands of pods that do not go well. Each scenario says whether its goal is met."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rollout_bed import account
+from rollout_cluster import CountingProxy, Step, add_node
+from rollout_run import Run
+
+if TYPE_CHECKING:
+    from scale import Crowd, Witness
+
+    Watch = Callable[[Crowd, str], Witness]
+
+NAMED_SECONDS = 2
+CAUGHT_UP_SECONDS = 1
+AWAY_SECONDS = 2
+PULL_SECONDS = 4
+
+
+def image_missing(crowd: "Crowd", _: "Watch") -> bool:
+    """One node cannot pull the image: its pod is named soon after its status says so, while all others start."""
+    add_node(crowd.admin, "broken", room_for=1)
+    crowd.kubelet.pods += "&fieldSelector=spec.nodeName=broken"
+    crowd.kubelet.start()
+    cordon(crowd, True)  # so that the first pod goes there
+    run = begin(crowd, 1, [Step(PULL_SECONDS, "notfound")])
+    path = f"/api/v1/namespaces/{crowd.namespaces[0]}/pods?fieldSelector=spec.nodeName=broken"
+    crowd.wait_for(lambda: crowd.admin.ask("GET", path)["items"])
+    cordon(crowd, False)
+    run.ends_with(1)
+    [pod] = [each["metadata"]["name"] for each in crowd.admin.ask("GET", path)["items"]]
+    status = min(each["answered"] for each in crowd.plane.audit() if f"/pods/{pod}/status" in each["requestURI"])
+    named = min(said for said, line in zip(run.times, run.lines, strict=True) if pod in line)
+    print("".join(run.lines[-8:]))
+    return met(named - status, NAMED_SECONDS, f"{pod} is named after the status that says what it lacks")
+
+
+def superseded(crowd: "Crowd", _: "Watch") -> bool:
+    """Another commit is deployed in the middle of a rollout: the first run ends with 4, the second with 0."""
+    first = begin(crowd, 1)
+    await_half(crowd)
+    second = begin(crowd, 2)
+    applied = time.time()
+    first.ends_with(4)
+    second.ends_with(0)
+    print("".join([*first.lines[-3:], *second.lines[-3:]]))
+    print(f"superseded: the first run ended with 4, {first.ended - applied:.2f} s after the second had applied; that with 0")
+    return True
+
+
+def restart(crowd: "Crowd", _: "Watch") -> bool:
+    """The API server is restarted in the middle of a rollout: the pods are watched again soon after it is back."""
+    run = begin(crowd, 1)
+    await_half(crowd)
+    gone, back = crowd.plane.restart_api_server()
+    run.ends_with(0)
+    deployer = account(crowd.namespaces[0])
+    watches = [each for each in crowd.plane.audit() if is_watch_of_pods(each, deployer) and each["received"] > gone]
+    again = min(each["answered"] for each in watches)
+    print("".join(run.lines[-12:]))
+    print(f"The API server was away for {back - gone:.1f} s.")
+    return met(again - back, CAUGHT_UP_SECONDS, "the pods are watched again after the API server answered")
+
+
+def cut(crowd: "Crowd", watch: "Watch") -> bool:
+    """The deployer alone loses every connection in the middle of a rollout that continues: it catches up soon."""
+    proxy = CountingProxy(crowd.plane.port)
+    witness = watch(crowd, crowd.commits[1])
+    run = begin(crowd, 1, port=proxy.port)
+    await_half(crowd)
+    back = proxy.cut(AWAY_SECONDS)
+    run.ends_with(0)
+    witness.end()
+    print("".join(run.lines[-12:]))
+    return met(latest(witness, run, back), CAUGHT_UP_SECONDS, "a line comes after what it tells of or the return")
+
+
+SCENARIOS: dict[str, tuple[Callable[["Crowd", "Watch"], bool], int]] = {
+    "image-missing": (image_missing, 1000),
+    "superseded": (superseded, 3000),
+    "restart": (restart, 3000),
+    "cut": (cut, 3000),
+}
+"""And on how many pods, usually."""
+
+
+def begin(crowd: "Crowd", number: int, life: list[Step] | None = None, port: int = 0) -> Run:
+    """The deployer, with that commit; returns when it has applied."""
+    crowd.commit = crowd.commits[number]
+    return crowd.roll_out(crowd.namespaces[0], crowd.commit, life or [], (port, 0)).deployer
+
+
+def cordon(crowd: "Crowd", is_cordoned: bool) -> None:
+    for name in crowd.nodes:
+        crowd.admin.merge(f"/api/v1/nodes/{name}", {"spec": {"unschedulable": is_cordoned}})
+
+
+def await_half(crowd: "Crowd") -> None:
+    path = f"/apis/apps/v1/namespaces/{crowd.namespaces[0]}/deployments/request-info"
+
+    def is_there() -> bool:
+        deployment = crowd.admin.ask("GET", path)
+        status, generation = deployment["status"], deployment["metadata"]["generation"]
+        return bool(status["observedGeneration"] == generation and status.get("updatedReplicas", 0) > crowd.pods // 2)
+
+    crowd.wait_for(is_there)
+
+
+def is_watch_of_pods(event: dict[str, Any], user: str) -> bool:
+    target = event.get("objectRef", {})
+    is_taken = event.get("responseStatus", {}).get("code") == 200
+    return (event["user"]["username"], event["verb"], target.get("resource")) == (user, "watch", "pods") and is_taken
+
+
+def latest(witness: "Witness", run: Run, since: float) -> float:
+    """By how much the latest of the lines after that moment came, counted from there at the earliest."""
+    lags = [(said, late) for (_, late), said in zip(witness.lags(run), told_at(run), strict=True)]
+    return max(min(late, said - since) for said, late in lags if said > since)
+
+
+def told_at(run: Run) -> list[float]:
+    words = (" are available (", " is available (", "  replaced: ")
+    return [said for said, line in zip(run.times, run.lines, strict=True) if any(word in line for word in words)]
+
+
+def met(seconds: float, goal: float, what: str) -> bool:
+    is_met = seconds <= goal
+    print(f"{what}: {seconds:.2f} s, at most {goal} s: {'met' if is_met else 'MISSED'}", flush=True)
+    return is_met
