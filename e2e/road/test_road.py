@@ -516,6 +516,21 @@ def test_a_commit_that_never_gets_ready_fails_its_deploy_with_the_cause_and_the_
     assert len(road.pages()) == 2
 
 
+@contextmanager
+def emulated(files: Path):
+    """An arm64 image's host, as its entrypoint starts it; yields where it listens and the file of what it says."""
+    said = files / "said"
+    command = ["qemu-aarch64", files / "request-info-host", "--from", files / "spin.toml", "--precompiled"]
+    command += ["--max-connections", "10", "--listen", "127.0.0.1:0"]
+    with said.open("w") as log:
+        host = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        yield host.stdout.readline().removeprefix("Serving ").strip(), said
+    finally:
+        host.kill()
+        host.wait()
+
+
 @pytest.fixture
 def without_runtime_class():
     """As in a cluster whose nodes have no shim."""
@@ -548,6 +563,9 @@ def test_with_one_variable_the_same_commit_is_deployed_where_there_is_no_shim(ro
         assert "wasmtime" in {it["name"] for it in components}
         (compiled,) = files.glob("target/wasm32-wasip2/component/*.cwasm")
         assert compiled.stat().st_mtime == host.stat().st_mtime, "the commit's"
+    with emulated(road.directory / "arm64") as (url, said):
+        assert json.load(get(f"{url}/version"))["commit"] == road.live
+    assert "is compiled now" not in said.read_text(), "the code made ahead of time is not of this host"
     index = json.load(road.manifest(pushed["digest"], "request-info-standalone"))
     for part in index["manifests"]:
         manifest = json.load(road.manifest(part["digest"], "request-info-standalone"))
