@@ -48,7 +48,7 @@ AUDIT_POLICY = {
     ],
 }
 # Ends the program when its own standard input is closed, which the operating system does however this one ends.
-SUPERVISED = '"$@" & read -r _; kill -KILL $!; wait'
+SUPERVISED = 'nice -n $NICE "$@" & read -r _; kill -KILL $!; wait'
 
 
 class Api:
@@ -79,6 +79,9 @@ class Api:
 
 class ControlPlane:
     """etcd, API server, controllers and scheduler on free ports of the loopback interface, until it is stopped."""
+
+    nice = 0
+    """How much its programs give way to others."""
 
     def __init__(self, binaries: Path, directory: Path, users: list[str]) -> None:
         self.binaries, self.directory = binaries, directory
@@ -135,7 +138,12 @@ class ControlPlane:
         with (self.directory / f"{Path(name).name}.log").open("wb") as log:
             supervised = ["sh", "-c", SUPERVISED, name, str(self.binaries / name), *arguments]
             self.servers[name] = subprocess.Popen(
-                supervised, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                supervised,
+                env=os.environ | {"NICE": str(self.nice)},
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def end(self, name: str) -> None:
