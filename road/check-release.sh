@@ -2,7 +2,7 @@
 # Checks that a release's files are what their names say: check-release.sh DIRECTORY
 #
 # Checksums, formats, processors and static linking are checked of every file. The deployer for this machine's processor is
-# also run, and must print the version in its name.
+# also run, and must print the version in its name. Needs readelf (of binutils, as a C compiler does) and jq.
 set -euo pipefail
 cd "$1"
 version=${PWD##*/release-}
