@@ -1,5 +1,5 @@
-//! Bakes into the component what is only known when it is built: its commit, the hash by which the
-//! Content-Security-Policy allows the one inlined stylesheet, and the `OpenAPI` document without its white space.
+//! Adds to the component what is known only when it is built: its commit, the hash by which the Content-Security-Policy
+//! allows the inlined stylesheet, and the `OpenAPI` document without its white space.
 
 use std::{fs, path::Path, process::Command};
 
@@ -28,9 +28,9 @@ fn main() {
     fs::write(Path::new(&out).join("openapi.json"), openapi.to_string()).expect("cargo lets us write there");
 }
 
-/// The commit of the work tree, with `-dirty` behind it when a tracked file differs from it.
+/// The commit of the work tree, followed by `-dirty` if a tracked file differs from it.
 fn checked_out_commit() -> Option<String> {
-    // A commit moves HEAD or its log, and staging moves the index; the sources are watched above.
+    // A commit changes HEAD or its log, and staging changes the index. The sources are watched above.
     for file in ["HEAD", "logs/HEAD", "index"] {
         if let Some(path) = git(&["rev-parse", "--git-path", file])
             && Path::new(&path).exists()
@@ -39,7 +39,7 @@ fn checked_out_commit() -> Option<String> {
         }
     }
     let commit = git(&["rev-parse", "HEAD"])?;
-    // Not `describe --dirty`, which writes the index each time, so that the next build would begin anew.
+    // `git describe --dirty` would write the index each time, and the next build would start again.
     let changes = git(&["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"])?;
     Some(if changes.is_empty() { commit } else { format!("{commit}-dirty") })
 }

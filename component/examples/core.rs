@@ -1,4 +1,4 @@
-//! Answers one kind of request so many times: `core <kind> <times>`. `bench/instructions.py` counts what that takes.
+//! Answers one kind of request many times: `core <kind> <times>`. `bench/instructions.py` counts the instructions.
 
 use std::{env, hint::black_box};
 
@@ -31,7 +31,7 @@ fn main() {
     let (trusted_proxies, visit) = visit(kind);
     let variables = format!("{trusted_proxies};;x-forwarded-for");
     for _ in 0..times {
-        // A component starts anew for every request, and so the settings are read anew.
+        // Each request gets a new instance of the component, which reads the settings again.
         let settings = Settings::from_joined(black_box(&variables));
         let answer = respond(black_box(&visit), &settings);
         assert_eq!(black_box(answer).status, 200);

@@ -1,4 +1,4 @@
-//! The one place that knows WASI: from Spin's request to [`respond`], and its answer back.
+//! Translates between WASI and [`respond`]. No other module knows WASI.
 
 #![expect(unsafe_code, clippy::same_length_and_capacity, reason = "the macro that exports the handler writes it")]
 #![expect(clippy::needless_pass_by_value, reason = "the macro hands the request over")]
@@ -39,7 +39,7 @@ fn origin(request: &IncomingRequest) -> Origin {
 }
 
 /// # Errors
-/// What of the request cannot be read, or is too long.
+/// The part of the request that cannot be read or is too long.
 fn visit<'a>(incoming: &IncomingRequest, origin: &'a dyn Fn() -> Origin) -> Result<Visit<'a>, Refusal> {
     let method = match incoming.method() {
         SpinMethod::Get => Method::GET,
@@ -55,7 +55,7 @@ fn visit<'a>(incoming: &IncomingRequest, origin: &'a dyn Fn() -> Origin) -> Resu
     };
     let target = incoming.path_with_query().unwrap_or_else(|| "/".into());
     let (peer, headers) = spin::split(&target, incoming.headers().entries())?;
-    // Only a form is ever looked at, and only POST brings one.
+    // Only a form is read, and only POST sends one.
     let body = if method == Method::POST { body_of(incoming)? } else { Vec::new() };
     Ok(Visit { peer, method, target, headers, body, origin })
 }
@@ -64,15 +64,16 @@ fn unreadable(error: impl std::fmt::Display) -> Refusal {
     Refusal::Unreadable(error.to_string())
 }
 
-/// How much of a body is asked for at a time: what a visitor who stops half-way leaves in the guest beside the body itself.
+/// How many bytes of a body are requested at a time. A visitor who stops half-way keeps that much of the guest's memory
+/// occupied, in addition to the body itself.
 const CHUNK: usize = 8 * 1024;
 
 /// The body up to one byte beyond the limit.
 ///
 /// # Errors
-/// When it breaks off before its end, or is not framed as HTTP wants it.
+/// When the body ends too early, or its framing violates HTTP.
 fn body_of(request: &IncomingRequest) -> Result<Vec<u8>, Refusal> {
-    let mut read = Vec::with_capacity(BODY_LIMIT + 1); // memory that is not written to costs nothing; growing copies
+    let mut read = Vec::with_capacity(BODY_LIMIT + 1); // memory that is not written to costs nothing; growing the vector would copy it
     let body = request.consume().expect("the body is taken once");
     let stream = body.stream().expect("the stream is taken once");
     while read.len() <= BODY_LIMIT {
@@ -87,8 +88,8 @@ fn body_of(request: &IncomingRequest) -> Result<Vec<u8>, Refusal> {
     Ok(read)
 }
 
-/// Hands the answer over whole where it fits, before it is set: the server then never waits for a
-/// body, and one that ends at SIGTERM ends between answers.
+/// Hands over the whole answer, if it fits, before it is set. The server then never waits for a body, and a server that
+/// ends on SIGTERM ends between two answers.
 fn send(answer: &Answer, response_out: ResponseOutparam) {
     let headers: Vec<_> =
         answer.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
@@ -98,7 +99,7 @@ fn send(answer: &Answer, response_out: ResponseOutparam) {
         outgoing.set_status_code(answer.status.as_u16()).expect("every status here is a valid one");
     }
     if answer.body.is_empty() {
-        // Without a body, Content-Length stays what it would be with one, as HEAD wants it.
+        // An answer to HEAD keeps the Content-Length of the body that GET would get.
         return response_out.set(outgoing);
     }
     let body = outgoing.body().expect("the body is taken once");
@@ -115,7 +116,7 @@ fn send(answer: &Answer, response_out: ResponseOutparam) {
         sent &= later.chunks(4096).all(|chunk| stream.blocking_write_and_flush(chunk).is_ok());
     }
     drop(stream);
-    // A visitor who left half-way is no error of ours: the unfinished body tells the server.
+    // The write fails if the visitor left half-way. The unfinished body tells the server.
     if sent {
         let _ = OutgoingBody::finish(body, None);
     }

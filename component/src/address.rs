@@ -11,7 +11,7 @@ use crate::{
     visit::{Headers, Visit},
 };
 
-/// The headers that are named as ignored when nobody may be believed.
+/// The explanation names these headers as ignored when no proxy is trusted.
 const FORWARDING_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "cf-connecting-ip"];
 
 /// The visitor's address and why it is that one.
@@ -19,13 +19,13 @@ const FORWARDING_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-i
 pub(crate) struct Address {
     /// `None` where the server does not say who called it.
     pub(crate) ip: Option<IpAddr>,
-    /// Whether nobody but a trusted proxy can have made it up.
+    /// Whether only a trusted proxy can have invented it.
     pub(crate) verified: bool,
     /// `peer`, or the name of the header that it was read from.
     pub(crate) source: Cow<'static, str>,
     /// A sentence for the visitor.
     pub(crate) explanation: Cow<'static, str>,
-    /// All that was considered, from the farthest to the peer.
+    /// All entries that were considered, from the farthest to the peer.
     pub(crate) chain: Vec<Entry>,
 }
 
@@ -85,7 +85,7 @@ fn ignoring(peer: IpAddr, headers: &Headers, configured: &ForwardingHeader, why:
     Address { ip: Some(peer), verified: true, source: "peer".into(), explanation, chain: vec![Entry::Address(peer)] }
 }
 
-/// What a walk through a believed header came to. Without an `ip` it is the peer's.
+/// The result of a walk through a believed header. Without an `ip`, the peer's is used.
 struct Found {
     ip: Option<IpAddr>,
     verified: bool,
@@ -151,7 +151,7 @@ fn counted(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr, hops: usi
         };
     };
     let written = &entries[first..];
-    // A broken line may hide or feign any number of entries, so that counting on is no use.
+    // A broken line may hide or invent any number of entries, so the count ends there.
     let broken = written.iter().rposition(|entry| matches!(entry, Entry::Broken(_)));
     let at = broken.unwrap_or(0);
     match written[at].address() {
@@ -183,14 +183,14 @@ fn single(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr) -> Found {
     Found { ip, verified: ip.is_some(), explanation }
 }
 
-/// The walk met an entry that is no address; what it passed last is the best that is known.
+/// The walk met an entry that is not an address, so the address that it passed last is the best known one.
 fn stopped(name: &str, entry: &Entry, nearest: Option<IpAddr>) -> Found {
     Found {
         ip: nearest,
         verified: false,
         explanation: format!(
-            "{name} cannot be followed beyond \u{201c}{entry}\u{201d}, which is no visitor's address; \
-             this is the nearest one on this side of it."
+            "{name} cannot be followed beyond \u{201c}{entry}\u{201d}, which is not a visitor's address; \
+             this is the last address before it."
         ),
     }
 }
@@ -278,7 +278,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_a_visitor_writes_never_changes_what_is_verified(forged in "[ -~]*") {
-            // The proxy appends what it saw; whatever stands before it, in a line of its own or not, is the visitor's.
+            // The proxy appends what it saw. The visitor wrote everything before that, on the same line or on another.
             let lines = [("x-forwarded-for", forged.as_str()), ("x-forwarded-for", "192.0.2.1")];
             let address = found(("10.0.0.0/8", "", ""), &lines);
             prop_assert_eq!((address.ip, address.verified), ("192.0.2.1".parse().ok(), true));

@@ -15,7 +15,7 @@ pub(crate) struct Form {
 
 impl Form {
     /// Reads a query or a body of `application/x-www-form-urlencoded` (URL Standard, section 5.1).
-    /// Malformed percent-encoding stays as it is, and what is not UTF-8 is replaced.
+    /// Malformed percent-encoding is kept, and bytes that are not UTF-8 are replaced.
     pub(crate) fn from_urlencoded(input: &[u8]) -> Self {
         let mut form = Self::default();
         for (name, value) in form_urlencoded::parse(input) {
@@ -24,8 +24,8 @@ impl Form {
         form
     }
 
-    /// Reads a body by its Content-Type: either kind of form. Any other body is ignored, and of a
-    /// malformed one all from the fault on.
+    /// Reads either kind of form, according to the body's Content-Type. Any other body is ignored. A
+    /// malformed form is read up to the fault.
     ///
     /// # Errors
     /// When the form has a Content-Encoding.
@@ -52,7 +52,7 @@ impl Form {
     /// Reads the parts of `multipart/form-data` (RFC 7578; their delimiters: RFC 2046, section 5.1.1).
     /// Files are passed over.
     fn from_multipart(body: &[u8], boundary: &str) -> Self {
-        // Every delimiter begins a line, the first one perhaps the body itself.
+        // Every delimiter begins a line; the first one may begin the body.
         let body = [b"\r\n", body].concat();
         let delimiter = format!("\r\n--{boundary}");
         let mut form = Self::default();
@@ -80,15 +80,15 @@ impl Form {
         field.get_or_insert_with(|| value.into_owned());
     }
 
-    /// Each value of this form, or else the other's. An empty `url` counts as absent.
+    /// Takes each value that this form lacks from the other one. An empty `url` counts as absent.
     pub(crate) fn or(self, other: Self) -> Self {
         let is_given = |url: &String| !url.is_empty();
         Self { url: self.url.filter(is_given).or(other.url.filter(is_given)), event: self.event.or(other.event) }
     }
 }
 
-/// The name of the form's field that a part holds. A file has none, and neither has a part whose disposition is another
-/// one (RFC 7578, section 4.2) or is malformed: a file's name may be what is malformed in it.
+/// The name of the field that a part holds. `None` for a file, for a part whose disposition is not `form-data` (RFC 7578,
+/// section 4.2), and for a malformed disposition, because it may be a file's.
 fn field_name(head: &str) -> Option<String> {
     let disposition = head.split("\r\n").find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -125,7 +125,7 @@ fn parameter<'a>(parameters: &'a str, name: &str) -> Option<Cow<'a, str>> {
         .find_map(|(found, value)| found.eq_ignore_ascii_case(name).then_some(value))
 }
 
-/// Parameters behind the first semicolon (RFC 9110, section 5.6.6): names and values, or `None` for what is malformed.
+/// The parameters after the first semicolon (RFC 9110, section 5.6.6): names and values, or `None` for a malformed one.
 struct Parameters<'a>(Cursor<'a>);
 
 impl<'a> Iterator for Parameters<'a> {

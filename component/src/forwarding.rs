@@ -1,4 +1,4 @@
-//! What proxies say of the visitor: X-Forwarded-For, Forwarded (RFC 7239), and headers of one address.
+//! The headers in which proxies report the visitor: X-Forwarded-For, Forwarded (RFC 7239), and headers of one address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{field::Cursor, visit::Headers};
 
-/// A header of one address that always ends in a port, IPv6 addresses without brackets before it (the developer guide
+/// A header of one address that always ends in a port. An IPv6 address before the port has no brackets (the developer guide
 /// of Amazon's `CloudFront`, "Add `CloudFront` request headers").
 const CLOUDFRONT: &str = "cloudfront-viewer-address";
 
@@ -28,8 +28,8 @@ pub(crate) enum Entry {
     Address(IpAddr),
     /// An element that names no address: malformed, `unknown`, obfuscated, without `for`.
     Other(String),
-    /// The rest of a line whose quoting is broken. A visitor who wrote the start of the line can have
-    /// broken it, so nothing is known of where a proxy's own element begins.
+    /// The rest of a line whose quoting is broken. The visitor may have written the start of the line and broken it, so it is
+    /// unknown where a proxy's own element begins.
     Broken(String),
 }
 
@@ -82,7 +82,7 @@ impl std::fmt::Display for Entry {
     }
 }
 
-/// Whether an IPv6 address must stand in brackets, as RFC 7239 demands, also without a port.
+/// Whether an IPv6 address must be in brackets even without a port, as in RFC 7239.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Brackets {
     Optional,
@@ -121,7 +121,7 @@ fn forwarded(line: &str, entries: &mut Vec<Entry>) {
     }
 }
 
-/// The values of an element's `for` parameters, or `None` where the element is not even well-formed.
+/// The values of an element's `for` parameters, or `None` if the element is malformed.
 fn element<'a>(cursor: &mut Cursor<'a>) -> Option<Vec<std::borrow::Cow<'a, str>>> {
     let mut nodes = Vec::new();
     loop {
@@ -146,7 +146,7 @@ fn node(text: &str, brackets: Brackets) -> Entry {
     entry(text, parse_node(text, brackets))
 }
 
-/// An address with a port behind its last colon.
+/// An address with a port after its last colon.
 fn cloudfront(text: &str) -> Entry {
     let address = text.rsplit_once(':').filter(|(_, port)| is_port(port, Brackets::Optional));
     let address = address
@@ -154,7 +154,7 @@ fn cloudfront(text: &str) -> Entry {
     entry(text, address.and_then(|address| address.parse().ok()))
 }
 
-/// IPv4-mapped IPv6 becomes IPv4. No visitor has the unspecified address or the broadcast one.
+/// IPv4-mapped IPv6 becomes IPv4. The unspecified and the broadcast address are never a visitor's.
 fn entry(text: &str, address: Option<IpAddr>) -> Entry {
     match address.map(|address| address.to_canonical()) {
         Some(address) if !address.is_unspecified() && address != IpAddr::V4(Ipv4Addr::BROADCAST) => {

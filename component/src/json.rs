@@ -1,4 +1,4 @@
-//! JSON that no terminal acts on.
+//! JSON without characters that a terminal would interpret.
 
 use std::io;
 
@@ -17,8 +17,8 @@ pub(crate) fn to_vec(document: &impl Serialize) -> Vec<u8> {
     body
 }
 
-/// Writes what is a control character beyond JSON's own, or turns the direction of text, as a `\u` escape: any character
-/// may be written so (RFC 8259, section 7).
+/// Writes as `\u` escapes the control characters that JSON would allow unescaped, and the characters that change the
+/// direction of text. JSON allows the escape for any character (RFC 8259, section 7).
 struct Calm;
 
 impl Formatter for Calm {

@@ -1,8 +1,8 @@
 //! Shows visitors their own request: browser, referring URL, event and address.
 //!
-//! [`respond`] is the whole service as a pure function on [`http`] types, so that it is tested and
-//! measured without a WebAssembly runtime. Only the adapter, which is compiled for Wasm alone, knows
-//! WASI; what Spin adds to a request stands beside it in `spin.rs`.
+//! [`respond`] is the whole service as a pure function on [`http`] types, so it can be tested and measured without a
+//! WebAssembly runtime. Only the adapter knows WASI, and only Wasm builds contain it. `spin.rs` knows what Spin adds to a
+//! request.
 
 #![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
 

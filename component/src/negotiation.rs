@@ -61,12 +61,12 @@ pub(crate) fn negotiate(headers: &Headers) -> Option<Format> {
     if is_absent {
         return Some(Format::Text);
     }
-    // Of equal weights, the first.
+    // max_by_key takes the last of equal weights, and the first format is preferred.
     let best = choices.iter().rev().max_by_key(|choice| choice.weight)?;
     (best.weight > 0).then_some(best.format)
 }
 
-/// A format, and the weight that the most specific range gives it; of equal ones, the first.
+/// A format, and the weight that the most specific range gives it. Of equally specific ranges, the first one counts.
 struct Choice {
     format: Format,
     by: Option<(u8, usize)>,
@@ -109,7 +109,7 @@ impl MediaRange<'_> {
     }
 }
 
-/// The next element of a line, or within `Some` `None` where it is malformed.
+/// The next element of a line: `None` at the end of the line, `Some(None)` if the element is malformed.
 #[expect(clippy::option_option, reason = "the end of a line and a fault in it are different things")]
 fn next_element<'a>(cursor: &mut Cursor<'a>) -> Option<Option<MediaRange<'a>>> {
     loop {
@@ -160,7 +160,7 @@ fn media_range<'a>(cursor: &mut Cursor<'a>) -> Option<MediaRange<'a>> {
             weighted = true;
         } else {
             range.parameters += 1;
-            // All that we write is UTF-8; JSON has no such parameter, but clients that ask so mean it.
+            // Every answer is UTF-8. JSON has no charset parameter, but clients send one.
             range.foreign |= !(name.eq_ignore_ascii_case("charset")
                 && value.is_some_and(|value| value.eq_ignore_ascii_case("utf-8")));
         }

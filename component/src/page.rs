@@ -23,10 +23,10 @@ pub(crate) const CONTENT_SECURITY_POLICY: &str = concat!(
     "'; img-src data:; frame-ancestors 'none'; form-action 'none'; base-uri 'none'"
 );
 
-/// How much of one value the page shows, in bytes: escaped, it may be six times as long.
+/// How much of one value the page shows, in bytes. Escapes can make it six times as long.
 const VALUE_LIMIT: usize = 16 * 1024;
 
-/// By byte: whether it is visible ASCII, and means nothing in HTML.
+/// For each byte, whether it is visible ASCII and has no meaning in HTML.
 static NEEDS_NO_ESCAPE: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = b' ';
@@ -43,7 +43,7 @@ struct Shown<'a>(&'a str);
 impl Render for Shown<'_> {
     fn render_to(&self, buffer: &mut String) {
         let (shown, rest) = self.0.split_at(self.0.floor_char_boundary(VALUE_LIMIT));
-        // Nearly every value needs no escape, which is told byte by byte.
+        // Almost no value needs an escape, and this check is fast.
         if shown.bytes().all(|byte| NEEDS_NO_ESCAPE[usize::from(byte)]) {
             buffer.push_str(shown);
         } else {
@@ -55,7 +55,7 @@ impl Render for Shown<'_> {
     }
 }
 
-/// The four values first, then how the address was found, then all that was received.
+/// The four values, then how the address was found, then the request as it was received.
 pub(crate) fn report(report: &Report) -> String {
     let content = html! {
         h1 { "Your request" }

@@ -1,4 +1,4 @@
-//! Why a request is not answered with what it asks for.
+//! The reasons for which a request is refused.
 
 use std::fmt;
 
@@ -9,20 +9,20 @@ use crate::{
     visit::{BODY_LIMIT, HEAD_LIMIT},
 };
 
-/// Why a request is not answered with what it asks for; shown, one line that says what to do.
+/// Why a request is refused. `Display` writes one line that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Some of the request cannot be read: what.
+    /// A part of the request cannot be read. Holds the reason.
     Unreadable(String),
-    /// `?format=` names a format that does not exist.
+    /// `?format=` has this unknown name.
     UnknownFormat(String),
     /// No route has this path.
     NotFound(String),
     /// The route does not have this method.
     MethodNotAllowed {
-        /// The method.
+        /// As it was sent.
         method: Method,
-        /// The path, as it was sent.
+        /// As it was sent.
         path: String,
         /// The methods that the route has.
         allow: &'static str,
@@ -31,11 +31,11 @@ pub enum Refusal {
     NotAcceptable,
     /// The body is longer than [`BODY_LIMIT`].
     BodyTooLarge,
-    /// The form is encoded: how.
+    /// The form has this Content-Encoding.
     EncodedForm(String),
-    /// Target and headers are longer than they may be.
+    /// Target and headers are longer than [`HEAD_LIMIT`].
     HeadTooLarge,
-    /// The service's settings cannot be read: why.
+    /// The service's settings cannot be read. Holds the reason.
     Misconfigured(String),
 }
 

@@ -1,4 +1,4 @@
-//! What a visitor is shown: everything of their request that answers "what did you send me?".
+//! The report that a visitor is shown.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::{
     visit::{Headers, Origin, Visit},
 };
 
-/// The report, as page and text show it.
+/// The values that the page and the text show.
 pub(crate) struct Report<'a> {
     pub(crate) browser: Option<Cow<'a, str>>,
     pub(crate) url: Option<Cow<'a, str>>,
@@ -23,7 +23,7 @@ pub(crate) struct Report<'a> {
     visit: &'a Visit<'a>,
 }
 
-/// The JSON answer: all of the report, and the request as it was received.
+/// The JSON answer: the report, and the request as it was received.
 #[derive(Serialize)]
 pub(crate) struct Document<'a> {
     browser: Option<&'a str>,
@@ -45,14 +45,14 @@ struct RequestLine<'a> {
     headers: &'a Headers,
 }
 
-/// Which build answers.
+/// Identifies the build that answers.
 #[derive(Debug, Serialize)]
 pub(crate) struct Version {
     pub(crate) version: &'static str,
     pub(crate) commit: &'static str,
 }
 
-/// The build that this is.
+/// Of this build.
 pub(crate) const VERSION: Version = Version { version: env!("CARGO_PKG_VERSION"), commit: env!("REQUEST_INFO_COMMIT") };
 
 impl Version {
@@ -96,7 +96,7 @@ impl<'a> Report<'a> {
             ip: self.ip.as_deref(),
             address: &self.address,
             request: RequestLine {
-                // HEAD asks for what GET would be answered, its length included (RFC 9110, section 9.3.2).
+                // HEAD gets the headers that GET would get, the length included (RFC 9110, section 9.3.2).
                 method: if visit.method == Method::HEAD { "GET" } else { visit.method.as_str() },
                 path: visit.path(),
                 query: visit.query(),

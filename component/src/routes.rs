@@ -1,4 +1,4 @@
-//! What is answered where: routes, methods, statuses and the headers of every answer.
+//! The routes, their methods and statuses, and the headers of every answer.
 
 use std::borrow::Cow;
 
@@ -19,14 +19,14 @@ use crate::{
 /// The `OpenAPI` description of all routes.
 const OPENAPI: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.json"));
 
-/// What a visit is answered with.
+/// The answer to a visit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The status.
+    /// Never an interim one (1xx).
     pub status: StatusCode,
     /// Each name once.
     pub headers: Vec<(HeaderName, Cow<'static, str>)>,
-    /// The body, whole.
+    /// Empty in the answer to HEAD, whose Content-Length is that of GET.
     pub body: Vec<u8>,
 }
 
@@ -73,7 +73,7 @@ impl Route {
     }
 }
 
-/// Answers a visit. Where the settings could not be read, their error is the answer to everything but `/version`.
+/// Answers a visit. If the settings could not be read, every route but `/version` answers with the reason.
 #[must_use]
 pub fn respond(visit: &Visit, settings: &Result<Settings, String>) -> Answer {
     let path = with_unreserved_decoded(visit.path());
@@ -102,8 +102,8 @@ pub fn refuse(refusal: &Refusal) -> Answer {
     finish(answer_of(refusal))
 }
 
-/// The path with each percent-encoded unreserved character as that character, which is the same path (RFC 3986,
-/// section 6.2.2.2). What is encoded and reserved stays: it means something else.
+/// Decodes percent-encoded unreserved characters, which does not change what a path means (RFC 3986, section 6.2.2.2).
+/// Encoded reserved characters stay encoded, because decoding them would.
 fn with_unreserved_decoded(path: &str) -> Cow<'_, str> {
     let mut parts = path.split('%');
     let first = parts.next().unwrap_or_default();
@@ -124,7 +124,7 @@ fn with_unreserved_decoded(path: &str) -> Cow<'_, str> {
     decoded.into()
 }
 
-/// What every answer carries.
+/// Adds the headers of every answer.
 fn finish(mut response: Answer) -> Answer {
     response.set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     response.set(header::CACHE_CONTROL, "no-store");
@@ -138,7 +138,7 @@ fn route_response(route: Route, visit: &Visit, settings: &Result<Settings, Strin
     let defaults = Settings::default();
     let settings = match settings {
         Ok(settings) => settings,
-        Err(_) if route == Route::Version => &defaults, // it needs none
+        Err(_) if route == Route::Version => &defaults, // it uses no setting
         Err(reason) => return Err(Refusal::Misconfigured(reason.clone())),
     };
     match visit.method {
@@ -193,7 +193,7 @@ fn options(route: Route) -> Answer {
     response
 }
 
-/// What `/headers` is as JSON.
+/// `/headers` as JSON.
 #[derive(Serialize)]
 struct HeadersDocument<'a> {
     headers: &'a Headers,
@@ -209,7 +209,7 @@ fn requested_format(visit: &Visit) -> Result<Format, Refusal> {
 }
 
 fn answer(format: Format, body: Vec<u8>) -> Answer {
-    // As many headers as an answer has at most, so that the list never grows.
+    // No answer has more headers, so the list never grows.
     let mut response = Answer { status: StatusCode::OK, headers: Vec::with_capacity(8), body };
     response.set(header::CONTENT_TYPE, format.content_type());
     response
@@ -236,7 +236,7 @@ fn answer_of(refusal: &Refusal) -> Answer {
     response.status = refusal.status();
     match refusal {
         Refusal::MethodNotAllowed { allow, .. } => response.set(header::ALLOW, *allow),
-        // The encodings that would do (RFC 9110, section 15.5.16).
+        // The accepted encodings (RFC 9110, section 15.5.16).
         Refusal::EncodedForm(_) => response.set(header::ACCEPT_ENCODING, "identity"),
         _ => {}
     }

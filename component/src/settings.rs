@@ -1,4 +1,4 @@
-//! The service's three variables: whom to believe about the visitor's address.
+//! The service's three variables, which say whose reports of the visitor's address are trusted.
 
 use std::net::IpAddr;
 
@@ -6,31 +6,31 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::{field::Cursor, forwarding::ForwardingHeader};
 
-/// Whose word on the visitor's address is taken, and where it stands in a request.
+/// Whose reports of the visitor's address are trusted, and which header holds them.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub(crate) trust: Trust,
     pub(crate) header: ForwardingHeader,
 }
 
-/// What is known of the proxies in front.
+/// What is known about the proxies in front.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Trust {
-    /// There is no proxy, or no proxy may speak for a visitor.
+    /// There is no proxy, or none is trusted.
     #[default]
     Nobody,
-    /// They call from these networks.
+    /// The proxies call from these networks.
     Proxies(Vec<IpNet>),
-    /// There are this many, at least one, and no way around them.
+    /// This many proxies, at least one, stand in front, and every request passes through all of them.
     Hops(usize),
 }
 
 impl Settings {
-    /// Reads the three variables as spin.toml joins them, which saves two calls into the host for each request. No good
-    /// value has a semicolon.
+    /// Reads the three variables as spin.toml joins them, by semicolons. One variable instead of three saves two calls into
+    /// the host for each request.
     ///
     /// # Errors
-    /// As [`Settings::parse`], or where a value has a semicolon.
+    /// Those of [`Settings::parse`], and a semicolon in a value, which none of them may contain.
     pub fn from_joined(variables: &str) -> Result<Self, String> {
         let mut parts = variables.split(';');
         let (Some(proxies), Some(hops), Some(header), None) = (parts.next(), parts.next(), parts.next(), parts.next())
@@ -47,8 +47,8 @@ impl Settings {
     /// one stands for its default.
     ///
     /// # Errors
-    /// A sentence that names the variable, its value and the remedy, where one cannot be read or two
-    /// contradict each other.
+    /// If a variable cannot be read, or two contradict each other: a sentence that names the variable, its value and the
+    /// remedy.
     pub fn parse(trusted_proxies: &str, trusted_hops: &str, client_address_header: &str) -> Result<Self, String> {
         let networks = elements(trusted_proxies).map(network).collect::<Result<Vec<_>, _>>()?;
         let hops = Some(trusted_hops.trim()).filter(|hops| !hops.is_empty()).map(number_of_proxies).transpose()?;
@@ -77,7 +77,7 @@ fn elements(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|element| !element.is_empty())
 }
 
-/// An address or a CIDR block. IPv4-mapped ones become IPv4, as the addresses they are held against do.
+/// An address or a CIDR block. IPv4-mapped ones become IPv4, as do the addresses that they are compared with.
 fn network(text: &str) -> Result<IpNet, String> {
     let parse = || {
         let Some((address, prefix)) = text.split_once('/') else {
@@ -112,7 +112,7 @@ fn number_of_proxies(text: &str) -> Result<usize, String> {
 
 fn forwarding_header(text: &str) -> Result<ForwardingHeader, String> {
     if matches!(text, "" | "x-forwarded-for") {
-        return Ok(ForwardingHeader::XForwardedFor); // the default, at each request
+        return Ok(ForwardingHeader::XForwardedFor); // the default, without the work of parsing it
     }
     let mut cursor = Cursor::new(text);
     let name = cursor.token().filter(|_| cursor.is_at_end()).ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! What Spin adds to a request, and what of it is the visitor's.
+//! Separates the headers that Spin adds to a request from the visitor's own.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,11 +7,11 @@ use crate::{
     visit::{HEAD_LIMIT, Headers},
 };
 
-/// Host is not among the headers that a component is given. It stands in `spin-full-url`, and may have this many bytes.
+/// A component is not given the Host header, which `spin-full-url` contains. This is its limit, in bytes.
 const HOST_LIMIT: usize = 1024;
 
-/// What Spin appends to every request (Spin 3.6.3, crates/trigger-http/src/headers.rs). A visitor may have sent the same
-/// names: the last of each is Spin's, and what stands before it is the visitor's.
+/// The headers that Spin appends to every request (Spin 3.6.3, crates/trigger-http/src/headers.rs). A visitor may have sent
+/// the same names, so only the last of each is Spin's.
 const APPENDED: [&str; 7] = [
     "spin-path-info",
     "spin-full-url",
@@ -23,7 +23,7 @@ const APPENDED: [&str; 7] = [
 ];
 const CLIENT_ADDR: &str = "spin-client-addr";
 
-/// The peer and the visitor's own headers, from all the entries that Spin hands over with a request for `target`.
+/// Returns the peer and the visitor's own headers. `entries` are all headers that Spin hands over with a request for `target`.
 ///
 /// # Errors
 /// When target and headers are longer than [`HEAD_LIMIT`].
@@ -70,7 +70,7 @@ mod tests {
         let sent = [("a", "1"), ("spin-client-addr", "192.0.2.1:1"), ("spin-base-path", "/x"), ("spin-other", "2")];
         for rotation in 0..4 {
             let mut all = entries(&sent);
-            // To hide Host, wasi-http gives its place to the last header.
+            // When wasi-http removes Host, the last header takes its place.
             all[..sent.len()].rotate_left(rotation);
             let (peer, headers) = split("/", all).unwrap();
             assert_eq!(peer, "2001:db8::1".parse().ok());

@@ -8,7 +8,7 @@ use crate::{
     visit::Headers,
 };
 
-/// What stands where a value is absent.
+/// Shown in place of an absent value.
 pub(crate) const ABSENT: &str = "none";
 
 /// The four values, each on its line, and the sentence about the address.

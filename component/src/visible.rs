@@ -1,9 +1,9 @@
-//! What text and page share: nothing that they show is invisible.
+//! Escapes for invisible characters, used by text and page.
 
 use std::{fmt, ops::RangeInclusive};
 
-/// Shows text with its invisible characters as `\u` escapes, as JSON writes them, so that a visitor can neither forge a
-/// line, nor drive a terminal, nor hide one word in another.
+/// Shows text with its invisible characters as `\u` escapes, as JSON writes them. Without them a visitor could forge a line,
+/// control a terminal, or hide one word in another.
 pub(crate) struct Visible<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Visible<'_> {
@@ -20,7 +20,7 @@ impl fmt::Display for Visible<'_> {
     }
 }
 
-/// Nearly everything is ASCII without controls, which is told byte by byte.
+/// A fast check that almost every value passes: ASCII without control characters.
 pub(crate) fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
@@ -30,13 +30,13 @@ fn is_invisible(character: char) -> bool {
         && (character.is_control() || INVISIBLE.iter().any(|range| range.contains(&character)))
 }
 
-/// Whether the character turns the direction of the text behind it (Unicode Standard Annex 9, section 2).
+/// Whether the character changes the direction of the text after it (Unicode Standard Annex 9, section 2).
 pub(crate) fn turns_direction(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// What has no shape of its own in Unicode 16: `Default_Ignorable_Code_Point`, and the general categories Cf, Zl and Zp.
-/// Left out are the joiners of scripts and emoji, U+200C and U+200D, and U+FE0F, which asks for an emoji's colours.
+/// The invisible characters of Unicode 16: `Default_Ignorable_Code_Point`, and the general categories Cf, Zl and Zp, without
+/// the joiners of scripts and emoji, U+200C and U+200D, and U+FE0F, which selects an emoji's colours.
 const INVISIBLE: [RangeInclusive<char>; 26] = [
     '\u{ad}'..='\u{ad}',
     '\u{34f}'..='\u{34f}',

@@ -13,21 +13,21 @@ pub const HEAD_LIMIT: usize = 64 * 1024;
 
 /// One visit, as the core sees it.
 pub struct Visit<'a> {
-    /// The address at the other end of the connection, where the server says it.
+    /// The address at the other end of the connection, if the server reports it.
     pub peer: Option<IpAddr>,
-    /// The method.
+    /// May be one that no standard defines.
     pub method: Method,
     /// The request target (RFC 9112, section 3.2): the path, and the query if there is one.
     pub target: String,
     /// The visitor's own headers and no others.
     pub headers: Headers,
-    /// Of a body longer than [`BODY_LIMIT`], the first byte beyond is enough.
+    /// At least [`BODY_LIMIT`] + 1 bytes of a longer body; the rest may be missing.
     pub body: Vec<u8>,
-    /// Where the request was sent to. It is asked only where it is shown, because each answer is a call into the host.
+    /// Where the request was sent to. A function, because reading it calls into the host, and few answers show it.
     pub origin: &'a dyn Fn() -> Origin,
 }
 
-/// The scheme and the authority of a request (RFC 3986, section 3), as far as the server says them.
+/// The scheme and the authority of a request (RFC 3986, section 3), if the server reports them.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
     /// `http` or `https`.
@@ -46,8 +46,10 @@ impl Visit<'_> {
     }
 }
 
-/// Names, in lower case as WASI hands them over, and values, in the order in which they arrived; as JSON, a list of pairs.
-/// A list, since a visitor sends few, and each is looked for once: a map would be built for every request.
+/// Names, in lower case as WASI hands them over, and values, in the order in which they arrived. In JSON, a list of pairs.
+///
+/// This is not a map, because a visitor sends few headers, each is looked up once, and a map would be built for every
+/// request.
 #[derive(Clone, Debug, Default)]
 pub struct Headers(pub Vec<(String, Vec<u8>)>);
 
@@ -73,8 +75,8 @@ impl Serialize for Headers {
     }
 }
 
-/// HTTP allows any bytes from 0x80 on in a value; what is not UTF-8 is replaced.
+/// HTTP allows any bytes from 0x80 on in a value. Those that are not UTF-8 are replaced.
 fn text(value: &[u8]) -> Cow<'_, str> {
-    // Not from_utf8_lossy alone, which takes three times as long for what is UTF-8.
+    // from_utf8_lossy alone takes three times as long for valid UTF-8.
     str::from_utf8(value).map_or_else(|_| String::from_utf8_lossy(value), Cow::Borrowed)
 }

@@ -1,15 +1,15 @@
-//! The component as it is shipped: what it imports, what it exports, what it weighs.
+//! The shipped component: its imports, its exports, its size.
 
 use std::fs;
 use std::path::Path;
 
 use wasmparser::{ComponentExternalKind, Parser, Payload};
 
-/// The interfaces it may import, or a package's all, without their versions.
+/// The interfaces that it may import, without their versions. A name that ends in a slash stands for a whole package.
 const ALLOWED: &[&str] =
     &["wasi:http/types", "wasi:io/", "wasi:cli/", "wasi:random/insecure-seed", "fermyon:spin/variables"];
 
-/// In bytes: what a node downloads and compiles at the start of a pod.
+/// In bytes. A node downloads and compiles them when a pod starts.
 const MOST: usize = 230_000;
 
 fn artefact() -> Vec<u8> {
@@ -21,7 +21,7 @@ fn artefact() -> Vec<u8> {
     })
 }
 
-/// The names that the component itself imports and exports; the modules and components inside it are passed over.
+/// The names that the component itself imports and exports. Modules and components inside it are skipped.
 fn interfaces(bytes: &[u8]) -> (Vec<String>, Vec<String>) {
     let (mut imports, mut exports) = (vec![], vec![]);
     let mut depth = 0;

@@ -1,4 +1,4 @@
-//! Whose address: each row of the README's table with several cases, through real sockets.
+//! Whose address: several cases for each row of the table in docs/address.md, through real sockets.
 //!
 //! On Linux all of 127.0.0.0/8 is this machine, so a client chooses its address and is a trusted peer or not.
 
@@ -11,7 +11,7 @@ use crate::client::get;
 use crate::server::{Bed, Server, Variables};
 use crate::trial;
 
-/// A server with settings of its own, and what is asked of it.
+/// The settings of a server, and the requests that it gets.
 struct Group {
     name: &'static str,
     listen: &'static str,
@@ -23,7 +23,7 @@ struct Group {
 type Row = (&'static str, &'static [(&'static str, &'static str)], Expected);
 
 enum Expected {
-    /// The peer, verified: nobody is believed, and what was sent is named as ignored.
+    /// The peer, verified. No header is believed, and the explanation names those that were ignored.
     Peer(&'static [&'static str]),
     /// This address, verified, from the header that is configured.
     Header(&'static str),
@@ -109,7 +109,7 @@ const GROUPS: &[Group] = &[
             (PROXY, &[(XFF, "::ffff:cb00:7109")], Header("203.0.113.9")),
             (PROXY, &[(XFF, "[::ffff:203.0.113.9]:80")], Header("203.0.113.9")),
             (PROXY, &[(XFF, "203.0.113.9, ::ffff:10.0.0.5")], Header("203.0.113.9")),
-            // What stands left of the answer is not looked at.
+            // Entries to the left of the answer are not read.
             (PROXY, &[(XFF, "nonsense, 203.0.113.9, 10.0.0.5")], Header("203.0.113.9")),
             (PROXY, &[(XFF, "unknown, 203.0.113.9")], Header("203.0.113.9")),
             // The walk stops.
@@ -121,7 +121,7 @@ const GROUPS: &[Group] = &[
             (PROXY, &[(XFF, "unknown")], Doubtful(PROXY)),
             (PROXY, &[(XFF, "203.0.113.9, unknown, 10.0.0.5")], Doubtful("10.0.0.5")),
             (PROXY, &[(XFF, "203.0.113.9, _hidden, 10.0.0.5")], Doubtful("10.0.0.5")),
-            // Addresses that no visitor has.
+            // Addresses that are never a visitor's.
             (PROXY, &[(XFF, "0.0.0.0")], Doubtful(PROXY)),
             (PROXY, &[(XFF, "203.0.113.9, 0.0.0.0:80, 10.0.0.5")], Doubtful("10.0.0.5")),
             (PROXY, &[(XFF, "203.0.113.9, ::")], Doubtful(PROXY)),
@@ -401,7 +401,7 @@ fn row_holds(server: &Server, (peer, sent, expected): &Row, header: &str) {
     assert_eq!(chain.last(), Some(peer), "{chain:?}");
     assert!(chain.contains(&ip), "{chain:?}");
     if let Peer(_) = expected {
-        assert_eq!(chain, [*peer], "what is not believed is no part of the chain");
+        assert_eq!(chain, [*peer], "what is not believed is not part of the chain");
     }
 
     let explanation = address["explanation"].as_str().unwrap();

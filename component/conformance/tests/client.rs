@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-/// Longer than any answer takes, so that a server which hangs fails the test and not the whole suite.
+/// Longer than any answer takes. A server that hangs then fails one test and not the whole suite.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is asked; `host` is added when it is sent.

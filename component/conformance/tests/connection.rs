@@ -1,4 +1,4 @@
-//! What a connection lives through: errors, nonsense, crowds, long requests and clients that leave.
+//! What may happen on a connection: errors, bytes that are not HTTP, many requests, long ones, and clients that leave.
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
@@ -13,10 +13,10 @@ use crate::routes::is_error;
 use crate::server::{Server, keeps_promises};
 use crate::trial;
 
-/// What target and headers may have together, in bytes.
+/// The limit of target and headers together, in bytes.
 const HEAD_LIMIT: usize = 64 * 1024;
 
-/// Bytes that are no request: 400 or another 4xx, or the end of the connection.
+/// Bytes that are not a request. The answer is 400 or another 4xx, or the end of the connection.
 const MALFORMED: &[(&str, &[u8])] = &[
     ("no request line", b"GARBAGE\r\n\r\n"),
     ("a request line of nulls", b"\0\0\0\0\r\n\r\n"),
@@ -24,19 +24,19 @@ const MALFORMED: &[(&str, &[u8])] = &[
     ("an unknown version", b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n"),
     ("no host", b"GET / HTTP/1.1\r\n\r\n"),
     ("a target with a space", b"GET /a b HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-    ("a target that is no path", b"GET nonsense HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    ("a target that is not a path", b"GET nonsense HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     ("a method with a bracket", b"G[T / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     ("a header without a colon", b"GET / HTTP/1.1\r\nHost: localhost\r\nNonsense\r\n\r\n"),
     ("a header name with a space", b"GET / HTTP/1.1\r\nHost: localhost\r\nBad Name: x\r\n\r\n"),
     ("a space before the colon", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length : 1\r\n\r\nx"),
     ("a header without a name", b"GET / HTTP/1.1\r\nHost: localhost\r\n: x\r\n\r\n"),
     ("a null in a header", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n\r\n"),
-    ("a length that is no number", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: ten\r\n\r\nx"),
+    ("a length that is not a number", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: ten\r\n\r\nx"),
     ("a negative length", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\nx"),
     ("a length beyond all numbers", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999999\r\n\r\nx"),
     ("two lengths", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx"),
     ("a transfer encoding that does not end in chunked", b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked, gzip\r\n\r\nx"),
-    ("a chunk size that is no number", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nevent=e\r\n0\r\n\r\n"),
+    ("a chunk size that is not a number", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nevent=e\r\n0\r\n\r\n"),
     ("a chunk that is longer than its size", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nevent=e\r\n0\r\n\r\n"),
 ];
 
@@ -74,7 +74,7 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
             }
         }
     }));
-    trials.push(trial("connection: after 413 it goes on, or is closed after the whole answer", move || {
+    trials.push(trial("connection: after 413 it stays usable, or is closed after the whole answer", move || {
         for chunked in [false, true] {
             let large = post("/", "application/x-www-form-urlencoded", vec![b'a'; 64 * 1024 + 1]);
             let bytes = if chunked { large.encode_chunked(&server.host, 5000) } else { large.encode(&server.host) };
@@ -277,7 +277,7 @@ fn is_whole_in_json_and_text(server: &Server, value: &str) {
     }
 }
 
-/// Clients that leave half-way; every one is tried 20 times, with a plain end and with a reset.
+/// Clients that leave half-way. Each is tried 20 times, with a normal end of the connection and with a reset.
 fn leaving_clients(server: &'static Server) -> Vec<Trial> {
     let leavings: [(_, fn(&Server) -> Vec<u8>); 5] = [
         ("before it has sent anything", |_| vec![]),
@@ -304,7 +304,7 @@ fn leaving_clients(server: &'static Server) -> Vec<Trial> {
             serves(server);
         }));
     }
-    trials.push(trial("connection: a body that ends too early is no reason for 5xx", move || {
+    trials.push(trial("connection: a body that ends too early does not cause a 5xx", move || {
         let mut connection = server.connect();
         connection.send(&leavings[2].1(server)).unwrap();
         end_sending(&connection);
@@ -330,14 +330,14 @@ fn serves(server: &Server) {
     assert_eq!(server.ask(&get("/?format=json&event=next")).json()["event"], "next");
 }
 
-/// A server that has refused may have reset the connection already.
+/// A server that refuses the request may reset the connection before the client has sent all of it.
 fn end_sending(connection: &Connection) {
     if let Err(error) = connection.stream.shutdown(Shutdown::Write) {
         assert!(is_end(error.kind()), "{error}");
     }
 }
 
-/// The answer; none if the connection was closed, which may reach a client that still sends as a reset.
+/// The answer, or `None` if the connection was closed. A client that still sends may see that as a reset.
 fn unless_reset<T>(received: std::io::Result<Option<T>>) -> Option<T> {
     received.unwrap_or_else(|error| if is_end(error.kind()) { None } else { panic!("{error}") })
 }

@@ -101,7 +101,7 @@ fn text(server: &'static Server) -> Vec<Trial> {
     trials
 }
 
-/// Nothing but lines.
+/// No control characters but line breaks.
 fn is_calm(response: &Response) {
     keeps_promises(response);
     assert_eq!(response.status, 200);
@@ -199,7 +199,7 @@ fn html(server: &'static Server) -> Vec<Trial> {
         }
     }));
     trials.push(trial("display: markup that is not encoded is shown as text, or refused by the server", move || {
-        // Angle brackets are none of a URI's characters (RFC 3986, section 2): browsers encode them, curl does not.
+        // A URI may not contain angle brackets (RFC 3986, section 2). Browsers encode them, curl does not.
         for key in ["event", "url", "other"] {
             let request = get(&format!("/?{key}={SCRIPT}")).header("accept", "text/html");
             let response = server.connect().exchange(&request);

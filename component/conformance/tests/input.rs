@@ -99,7 +99,7 @@ const ROWS: &[Row] = &[
     form("a body in plain text is ignored", ("text/plain", b"url=u&event=e"), None, None),
     form("a body of a similar type is ignored", ("application/x-www-form-urlencoded-not", b"event=e"), None, None),
     form("a body of nonsense type is ignored", ("nonsense", b"event=e"), None, None),
-    form("a multipart body that is no form is ignored", ("multipart/mixed; boundary=XX", CURL_F), None, None),
+    form("a multipart body that is not a form is ignored", ("multipart/mixed; boundary=XX", CURL_F), None, None),
     Row { name: "beside a body that is ignored the query counts", query: "event=q", form: Some(("text/plain", b"event=f")), event: Some("q"), ..NOTHING },
 ];
 
@@ -108,7 +108,7 @@ const NOTHING_GIVEN: Row = Row { name: "absent values are null", ..NOTHING };
 /// As `curl -F event=signup -F url=u` sends it.
 const CURL_F: &[u8] = b"--XX\r\nContent-Disposition: form-data; name=\"event\"\r\n\r\nsignup\r\n--XX\r\nContent-Disposition: form-data; name=\"url\"\r\n\r\nu\r\n--XX--\r\n";
 
-/// Forms that no browser sends: whatever is made of them, it is an answer.
+/// Forms that no browser sends. They must get an answer, whichever it is.
 const BROKEN_FORMS: &[(&str, &[u8])] = &[
     ("multipart/form-data", CURL_F),
     ("multipart/form-data; boundary=", CURL_F),
@@ -251,14 +251,14 @@ fn cap(server: &'static Server) -> Vec<Trial> {
                 if chunked { request.encode_chunked(&server.host, 1 << 16) } else { request.encode(&server.host) };
             let mut connection = server.connect();
             let mut sending = connection.stream.try_clone().unwrap();
-            // The server need not read on once it knows, so this may end with an error.
+            // The server may stop reading once it knows the answer, so this may fail.
             let sender = std::thread::spawn(move || std::io::Write::write_all(&mut sending, &bytes));
             is_error(&connection.receive("POST").unwrap().expect("an answer"), 413);
             connection.stream.shutdown(std::net::Shutdown::Both).ok();
             sender.join().unwrap().ok();
         }
     }));
-    trials.push(trial("input: the body of a GET is no form", move || {
+    trials.push(trial("input: the body of a GET is not read as a form", move || {
         let get = post("/?format=json", URLENCODED, "event=e");
         let response = server.ask(&crate::client::Request { method: "GET".into(), ..get });
         assert_eq!((response.status, &response.json()["event"]), (200, &Value::Null));

@@ -7,12 +7,12 @@ use crate::routes::{HTML, JSON, TEXT, is_error};
 use crate::server::Server;
 use crate::trial;
 
-/// What no row's media type is: nothing of it is acceptable.
+/// A format of no row: nothing is acceptable.
 const NONE: &str = "406";
 
-/// The lines of `Accept`, and what they get.
+/// The lines of `Accept`, and the format that they get.
 const ROWS: &[(&[&str], &str)] = &[
-    // Without a wish, or with all of them equal: text, html, json in this order.
+    // Without a preference: text, html, json in this order.
     (&[], TEXT),
     (&["*/*"], TEXT),
     (&["text/*"], TEXT),
@@ -21,7 +21,7 @@ const ROWS: &[(&[&str], &str)] = &[
     (&["application/json, text/plain"], TEXT),
     (&["text/html, */*"], TEXT),
     (&["application/json;q=0.5, text/html;q=0.5"], HTML),
-    // One wish.
+    // One format.
     (&["text/html"], HTML),
     (&["application/json"], JSON),
     (&["text/plain"], TEXT),
@@ -58,7 +58,7 @@ const ROWS: &[(&[&str], &str)] = &[
     (&["text/html;Q=0.5, application/json;q=0.6"], JSON),
     (&["text/html ; q=0.5 , application/json ;q=0.9"], JSON),
     (&["text/html\t;\tq=0.5,\tapplication/json"], JSON),
-    // Nothing is left.
+    // Nothing is acceptable.
     (&["image/png"], NONE),
     (&["image/*, audio/*;q=0.2"], NONE),
     (&["*/*;q=0"], NONE),
@@ -86,12 +86,12 @@ const ROWS: &[(&[&str], &str)] = &[
     (&["text/html", "*/*;q=0.1"], HTML),
     (&["image/png", "image/*", "text/html;q=0.1"], HTML),
     (&["image/png", "audio/*"], NONE),
-    // Empty elements are nothing; a quoted comma separates nothing.
+    // Empty elements are ignored; a quoted comma separates nothing.
     (&[", ,application/json,,"], JSON),
     (&["", "application/json"], JSON),
     (&["image/png;x=\"a,text/html,b\", application/json"], JSON),
     (&["image/png;x=\"\\\",text/html,\", application/json"], JSON),
-    // Malformed is as if absent.
+    // A malformed header counts as absent.
     (&[""], TEXT),
     (&["html"], TEXT),
     (&["text/"], TEXT),

@@ -1,4 +1,4 @@
-//! The service's own description of itself, held to what the service does.
+//! Compares `/openapi.json` with what the service does.
 //!
 //! An example of an answer belongs to the operations that have an example of that name among what they are sent, as tools
 //! for mocking pair them too; or whose path, or whose status, is its name.
@@ -145,7 +145,7 @@ fn encode(media_type: &str, form: &Value) -> (&'static str, String) {
     }
 }
 
-/// One answer that is described, and a request that it is the answer to.
+/// One described answer, and a request that gets it.
 struct Case {
     request: Request,
     status: u16,
@@ -161,7 +161,7 @@ fn cases() -> Vec<Case> {
     for operation in operations() {
         for (status, response) in members(&operation.description["responses"]) {
             let code = status.parse().expect("a status is a number");
-            // One refusal is as good as another.
+            // Any refusal will do.
             let count = if code < 300 { usize::MAX } else { 1 };
             for (name, request) in operation.requests().into_iter().take(count) {
                 let request = provoke(code, request);

@@ -127,7 +127,7 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
     trials.push(trial("routes: OPTIONS * is answered with 204 and the methods of the service", move || {
         let response = server.ask(&request("OPTIONS", "*"));
         assert_eq!((response.status, response.header("allow")), (204, Some("GET, HEAD, OPTIONS, POST")));
-        // What else is asked of `*` is no request for a resource.
+        // Any other request for `*` is not a request for a resource.
         if let Ok(Some(response)) = ask(server, b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n") {
             assert!((400..500).contains(&response.status), "{response:?}");
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
 use crate::client::{Connection, Request, Response};
 
-/// Runs the command and ends it when our end of its standard input is closed, which the operating system does however we end.
+/// Runs the command, and ends it when our end of its standard input is closed. The operating system closes it however we end.
 const LIFELINE: &str = r#"eval "exec $0" 2>&1 & exec >&- 2>&-; read -r _; kill $!"#;
 
 /// Values of the application's variables.
@@ -66,7 +66,7 @@ impl Bed {
         server
     }
 
-    /// What the servers wrote, for whoever looks for the reason of a failure.
+    /// What the servers wrote. It helps to find the reason of a failure.
     pub(crate) fn print_logs(&self) {
         for start in self.servers.lock().expect("no panic holds it").iter().filter_map(|server| server.start.as_ref()) {
             let log = start.log.lock().expect("no panic holds it");
@@ -108,7 +108,7 @@ impl Server {
             .unwrap_or_else(|error| panic!("cannot connect to {} from {from:?}: {error}", running.address))
     }
 
-    /// One request on a connection of its own; what every answer of the component promises is checked at once.
+    /// Sends one request on a new connection, and checks what every answer of the component promises.
     pub(crate) fn ask(&self, request: &Request) -> Response {
         let response = self.connect().exchange(request);
         keeps_promises(&response);
@@ -116,7 +116,7 @@ impl Server {
     }
 }
 
-/// What every answer carries, whatever its status: it is not sniffed, not stored, and has a length unless it can have no body.
+/// Checks the headers of every answer: its type is not guessed, it is not stored, and it has a length unless it cannot have a body.
 pub(crate) fn keeps_promises(response: &Response) {
     assert_eq!(response.header("x-content-type-options"), Some("nosniff"), "{response:?}");
     assert_eq!(response.header("cache-control"), Some("no-store"), "{response:?}");
@@ -142,7 +142,7 @@ impl Start {
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 if let Some(address) = line.strip_prefix("Serving http://") {
-                    // Nobody listens after the first time.
+                    // The receiver is gone after the first line.
                     let _ = serving.send(address.trim_end_matches('/').to_owned());
                 }
                 let mut log = log.lock().expect("no panic holds it");
