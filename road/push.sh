@@ -36,7 +36,7 @@ configure() {
 # unknown" and "name unknown" are the registry's codes for what it does not have (distribution registry/api/errcode), and
 # "failed to resolve reference" ends with "not found" where a daemon with containerd's image store (29) got a 404.
 # `docker manifest inspect` says "no such manifest" of a refused login and of many a 5xx, too (docker/cli
-# registryclient/fetcher.go, continueOnError). Anything else is not known, and not known is no reason to push.
+# registryclient/fetcher.go, continueOnError). After any other answer it is unknown, and nothing is pushed.
 in_registry() {
   local said
   if said=$(timeout 60 docker pull --platform linux/amd64 "$image:$1" 2>&1); then
