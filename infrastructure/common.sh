@@ -1,4 +1,4 @@
-# What createCluster.sh and deleteCluster.sh share; sourced, with $here set.
+# The functions that createCluster.sh and deleteCluster.sh share. They source this file with $here set.
 # shellcheck shell=bash disable=SC2154
 
 say() { printf '%s\n' "$*" >&2; }
@@ -22,7 +22,7 @@ try() {
   [ "$code" -eq 0 ] || fail "$code" "$what: \`$1\` ended with $code, its own words are above" "$remedy"
 }
 
-# need TOOL...: all that is missing at once
+# need TOOL...: ends the script with a list of all missing tools
 need() {
   local tool missing=()
   for tool in "$@"; do
@@ -37,18 +37,18 @@ need() {
   [ ${#missing[@]} -eq 0 ] || fail 2 "not on PATH:" "${missing[@]}"
 }
 
-# The first KEY of cluster.yaml, which says it once for eksctl and for these scripts.
+# setting KEY: the value of the first KEY in cluster.yaml, so that eksctl and these scripts read the same
 setting() { sed -n "s/^ *\(- \)\{0,1\}$1: *\"\{0,1\}\([^\" ]*\).*/\2/p" "$here/cluster.yaml" | head -1; }
 
 name=$(setting name) region=$(setting region)
 
-# Who calls AWS; ends the script where nobody does.
+# Prints the AWS account, and ends the script if there are no credentials.
 account() {
   aws sts get-caller-identity --region "$region" --query Account --output text ||
     fail 3 "AWS does not know who is asking" "aws configure, or aws sso login and AWS_PROFILE, then run this again"
 }
 
-# CREATING, ACTIVE, DELETING, FAILED, UPDATING or, where there is no such cluster, absent
+# Prints CREATING, ACTIVE, DELETING, FAILED, UPDATING, or absent if the cluster does not exist.
 status() {
   local answer
   if answer=$(aws eks describe-cluster --name "$name" --region "$region" --query cluster.status --output text 2>&1); then
@@ -60,8 +60,8 @@ status() {
   fi
 }
 
-# The CloudFormation stacks that eksctl made for the cluster, each with its status, one a line. Not by their names:
-# eksctl-request-info-2-cluster is another cluster's.
+# Prints the CloudFormation stacks that eksctl made for the cluster with their statuses, one a line. Their names are not
+# enough to find them: eksctl-request-info-2-cluster belongs to another cluster.
 stacks() {
   aws cloudformation describe-stacks --region "$region" --output text \
     --query "Stacks[?Tags[?Key=='alpha.eksctl.io/cluster-name' && Value=='$name']].[StackName,StackStatus]" ||
@@ -71,7 +71,7 @@ stacks() {
 # state_of STACK STACKS: its status in the list of stacks(), or nothing
 state_of() { awk -v stack="$1" '$1 == stack {print $2}' <<<"$2"; }
 
-# delete_stacks STACKS: those of a list, whose order it keeps but for the cluster's, which holds the others' network
+# delete_stacks STACKS: in the order of the list, but the cluster's stack last, because it holds the network of the others
 delete_stacks() {
   local stack last=eksctl-$name-cluster
   for stack in $(awk -v last="$last" '$1 != last {print $1}' <<<"$1") $(awk -v last="$last" '$1 == last {print $1}' <<<"$1"); do

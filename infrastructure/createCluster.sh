@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Makes the EKS cluster that cluster.yaml describes and what request-info needs on it: the AWS Load Balancer Controller
-# and RuntimeClass wasmtime-spin-v2. May be run again at any time: it finishes what an interrupted run began and says
-# what runs otherwise than cluster.yaml says. About 20 minutes the first time, one minute after that.
+# and RuntimeClass wasmtime-spin-v2. It may be run again at any time: it finishes what an interrupted run began, and
+# reports what differs from cluster.yaml. It takes about 20 minutes the first time, and one minute after that.
 #
 #   createCluster.sh [--update] [--jenkins ARN] [--save-templates DIR]
-#     --update               changes what runs to what cluster.yaml says: the control plane, then the add-ons, then a new
-#                            node group, to which the pods of the old one move. About 30 minutes
+#     --update               makes the cluster what cluster.yaml says: first the control plane, then the add-ons, then a
+#                            new node group, to which the pods of the old one move. About 30 minutes
 #     --jenkins ARN          lets this IAM role or user into the cluster, as group request-info-deployers, and writes
 #                            jenkins/kubeconfig
 #     --save-templates DIR   keeps the CloudFormation templates that eksctl made
 #
-# Exit codes: 0 done, 2 wrong usage or a tool is missing, 3 AWS refuses to answer, 4 something runs otherwise than
-# cluster.yaml says, else that of the step that failed.
+# Exit codes: 0 done, 2 wrong usage or a missing tool, 3 AWS refuses to answer, 4 the cluster differs from cluster.yaml,
+# otherwise the exit code of the step that failed.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -20,7 +20,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 BALANCER_CHART=3.5.0
 
-# A changed node is a new node group: the sum of what makes a node is in the group's name.
+# A changed node needs a new node group, so the group's name contains a checksum of the node's settings.
 nodes=$(sed -n '/^managedNodeGroups:/,$p' "$here/cluster.yaml")
 base=$(sed -n 's/^  - name: //p' <<<"$nodes")
 group=$base-$({ setting version; sed '/^ *#/d' <<<"$nodes"; } | sha256sum | cut -c1-8)
@@ -40,7 +40,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-# What it will cost, in US dollars: list prices of us-east-1 in October 2025, 730 hours a month, traffic not counted.
+# The cost in US dollars, by list prices of us-east-1 in October 2025, for 730 hours a month and without traffic.
 cost() {
   awk -v nodes="$(setting desiredCapacity)" -v gigabytes="$(setting volumeSize)" 'BEGIN {
     plane = 0.10 * 730; node = nodes * 0.0416 * 730; disk = nodes * gigabytes * 0.08
@@ -79,7 +79,7 @@ make_cluster() {
 
 failed() { [[ $1 =~ ^(ROLLBACK_COMPLETE|(CREATE|ROLLBACK|DELETE)_FAILED)$ ]]; }
 
-# Without a cluster, eksctl neither creates over the stack of an earlier attempt nor deletes it.
+# If an earlier attempt left a stack but no cluster, eksctl neither reuses nor deletes that stack.
 clear_failed() {
   local state
   state=$(state_of "eksctl-$name-cluster" "$1")
@@ -88,16 +88,16 @@ clear_failed() {
   delete_stacks "$1"
 }
 
-# Whatever an interrupted run did not come to. eksctl passes over an add-on that exists.
+# Does what an interrupted run left undone. eksctl skips an add-on that exists.
 finish_cluster() {
   local addon association running stack state role=eksctl-$name-podidentityrole-kube-system-aws-load-balancer-controller
   say "cluster $name is there"
   while read -r stack state; do
     [[ $state != *_IN_PROGRESS ]] || fail 1 "stack $stack is $state" "run this again when that is over"
-    # eksctl takes a node group for made whose stack is there, whatever became of it.
+    # eksctl believes that a node group is complete if its stack exists, even if the stack failed.
     [[ $stack != "eksctl-$name-nodegroup-"* ]] || ! failed "$state" || delete_stacks "$stack"
   done <<<"$1"
-  # A node gets ready with the network's add-on only, and coredns on a node only.
+  # A node becomes ready only with the network's add-on, and coredns only on a node.
   for addon in vpc-cni kube-proxy eks-pod-identity-agent; do add_on create "$addon"; done
   running=$(node_groups)
   [ -n "$running" ] || make_nodes
@@ -122,10 +122,10 @@ make_nodes() {
     eksctl create nodegroup --config-file - < <(config)
 }
 
-# Those node groups that cluster.yaml describes or described, by name
+# The names of the node groups that cluster.yaml describes now or described earlier
 node_groups() { stacks | sed -n "s/^eksctl-$name-nodegroup-\($base\(-[0-9a-f]\{8\}\)\{0,1\}\)[[:space:]].*/\1/p"; }
 
-# What runs otherwise than cluster.yaml says, one a line
+# What differs from cluster.yaml, one difference a line
 differences() {
   local answer version support running
   answer=$(aws eks describe-cluster --name "$name" --region "$region" --output text \
@@ -138,7 +138,7 @@ differences() {
   [ "${running:-$group}" = "$group" ] || echo "nodes run of group ${running//$'\n'/ and }, cluster.yaml describes $group"
 }
 
-# In the order that EKS asks for: control plane, add-ons, nodes. What is as it should be is passed over.
+# In the order that EKS requires: control plane, add-ons, nodes. Skips what is up to date.
 update() {
   local addon old running
   running=$(stacks)
@@ -163,7 +163,7 @@ update() {
   done
 }
 
-# Always by this context, whatever kubectl's current one is.
+# Uses this context, not kubectl's current one.
 admit_us() {
   try "writing context $name to the kubeconfig" "see above" \
     aws eks update-kubeconfig --name "$name" --region "$region" --alias "$name" --user-alias "$name"
@@ -171,7 +171,7 @@ admit_us() {
 
 balancer_controller() {
   local vpc
-  # Pods are kept from the instances' metadata, so it cannot find these two out by itself.
+  # Pods cannot read the instances' metadata, so the controller must be given these two.
   vpc=$(aws eks describe-cluster --name "$name" --region "$region" --query cluster.resourcesVpcConfig.vpcId --output text)
   try "AWS Load Balancer Controller $BALANCER_CHART" \
     "kubectl --context $name -n kube-system logs deployment/aws-load-balancer-controller" \
@@ -197,7 +197,7 @@ admit_jenkins() {
   fi
   try "writing $kubeconfig" "see above" aws eks update-kubeconfig --name "$name" --region "$region" \
     --alias "$name" --user-alias jenkins --kubeconfig "$kubeconfig"
-  # aws writes the name of our profile into it, which Jenkins does not have.
+  # aws writes the name of our profile into the file, but Jenkins does not have that profile.
   try "taking our AWS_PROFILE out of it" "see above" \
     kubectl --kubeconfig "$kubeconfig" config set-credentials jenkins --exec-env AWS_PROFILE-
 }

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Takes away what createCluster.sh made, and the balancers that Services made, which would hold the VPC. May be run again.
+# Deletes what createCluster.sh made, and before that the balancers of Services, which would block the deletion of the VPC.
+# It may be run again.
 #
 #   deleteCluster.sh [--yes]
-#     --yes   asks nothing; else the cluster's name has to be typed
+#     --yes   does not ask; without it you must type the cluster's name
 #
-# Exit codes: 0 nothing is left, 2 wrong usage or a tool is missing, 3 AWS refuses to answer, else that of the failed step.
+# Exit codes: 0 nothing is left, 2 wrong usage or a missing tool, 3 AWS refuses to answer, otherwise the exit code of the
+# step that failed.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -37,7 +39,7 @@ if [ -z "$yes" ]; then
 fi
 
 if [ "$state" = ACTIVE ]; then
-  # A kubeconfig of our own: the caller's is left as it is.
+  # A temporary kubeconfig, so that the caller's does not change.
   KUBECONFIG=$(mktemp)
   export KUBECONFIG
   trap 'rm -f "$KUBECONFIG"' EXIT
@@ -59,7 +61,7 @@ if [ "$state" = absent ]; then # eksctl deletes no stack without its cluster
 fi
 [ -n "$left" ] || fail 1 "eksctl did not make cluster $name, so it is not eksctl's to delete" \
   "if cluster.json made it: aws cloudformation delete-stack --region $region --stack-name $name"
-# Evicting first would wait for PodDisruptionBudgets that can no longer be met.
+# An eviction would wait for PodDisruptionBudgets that can no longer be met.
 try "deleting cluster $name: about 12 minutes" "eksctl utils describe-stacks --region $region --cluster $name; then run this again" \
   eksctl delete cluster --config-file "$here/cluster.yaml" --disable-nodegroup-eviction --wait
 say "done: cluster $name is gone"

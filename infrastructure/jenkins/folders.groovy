@@ -1,6 +1,6 @@
-// Two folders. `main` holds the credentials, and jobs.groovy puts nothing into it but the job of the branch main. `branches` has
-// none that push or deploy: whoever may push a branch may write its Jenkinsfile, and that can use what its folder holds.
-// Run by the configuration as code before Jenkins loads its jobs; makes the folders anew each time, so that a new secret counts.
+// Two folders. `main` holds the credentials, and jobs.groovy puts only the job of the branch main into it. `branches` holds no
+// credentials that push or deploy, because whoever may push a branch writes its Jenkinsfile, which can use its folder's credentials.
+// The configuration as code runs this before Jenkins loads its jobs. The folders are made again each time, with the current secrets.
 import jenkins.model.Jenkins
 
 def classes = Jenkins.get().pluginManager.uberClassLoader
@@ -18,7 +18,7 @@ def file = { String id, String description ->
         .newInstance(scope, id, description, id, content)
 }
 
-// Both clone. Where the repository is open to all, REPOSITORY_USER is empty and there is no such credential.
+// Both folders clone. If everybody may clone the repository, REPOSITORY_USER is empty and the credential does not exist.
 def clone = text('REPOSITORY_USER') ?
     [password('repository', 'may read REPOSITORY', text('REPOSITORY_USER'), text('REPOSITORY_PASSWORD'))] : []
 

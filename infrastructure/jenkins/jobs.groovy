@@ -1,4 +1,4 @@
-// Two jobs of one repository, each in the folder of folders.groovy that has what it may use: Jenkins's Job DSL.
+// Two jobs of one repository, in Jenkins's Job DSL. Each is in the folder of folders.groovy that holds the credentials it may use.
 def secret = { String name -> new File(System.getenv('SECRETS'), name).text }
 def repository = secret('REPOSITORY')
 def isPrivate = !secret('REPOSITORY_USER').empty

