@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::Duration;
 
 use crate::client::{Connection, Request, Response};
 
@@ -150,8 +151,9 @@ impl Start {
                 log.push('\n');
             }
         });
-        let Ok(address) = ready.recv() else {
-            panic!("`{}` ended before it served:\n{}", self.command, self.log.lock().unwrap())
+        // Minutes, because `spin up --build` compiles first.
+        let Ok(address) = ready.recv_timeout(Duration::from_secs(300)) else {
+            panic!("`{}` ended or did not serve within 300 s:\n{}", self.command, self.log.lock().unwrap())
         };
         let mut address: SocketAddr =
             address.parse().unwrap_or_else(|error| panic!("`{}` serves on {address:?}: {error}", self.command));
