@@ -1,5 +1,6 @@
 //! A component: compiled once, instantiated anew for every request, within limits.
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -159,11 +160,8 @@ impl Component {
             log!("component `{id}` is compiled now: {error:#}");
         }
         let compile = || wasmtime::component::Component::from_binary(engine, &wasm);
-        let component = ahead.and_then(Result::ok).map_or_else(compile, Ok).map_err(|error| {
-            // The parser shows the bytes that it found on lines of their own.
-            let words: Vec<_> = format!("{error:#}").split_whitespace().map(str::to_owned).collect();
-            anyhow!("{source} is not a WebAssembly component that this host can run: {}", words.join(" "))
-        })?;
+        let component =
+            ahead.and_then(Result::ok).map_or_else(compile, Ok).map_err(|error| unusable(&manifest.source, &error))?;
         let pre = linker(engine)?
             .instantiate_pre(&component)
             .with_context(|| format!("component `{id}`, {source}, imports what this host does not offer"))?;
@@ -277,6 +275,13 @@ impl Body for Unfinished {
 
 fn warn_of_late_failure(id: &str, error: &anyhow::Error) {
     eprintln!("component {id} failed after its answer had begun: {error:#}");
+}
+
+/// Why a file is no component, in one line.
+pub(crate) fn unusable(source: &Path, error: &wasmtime::Error) -> anyhow::Error {
+    // The parser shows the bytes that it found on lines of their own.
+    let words: Vec<_> = format!("{error:#}").split_whitespace().map(str::to_owned).collect();
+    anyhow!("{} is not a WebAssembly component that this host can run: {}", source.display(), words.join(" "))
 }
 
 /// Offers all of WASI 0.2 but outgoing HTTP; a guest has no files and no network to use it on.

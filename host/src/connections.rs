@@ -16,8 +16,6 @@ const SLOW: Duration = Duration::from_secs(10);
 /// How long a connection is kept for a next request: longer than the 60 s of most proxies, which must be the first to
 /// close, since a request that meets a closing connection is lost.
 const IDLE: Duration = Duration::from_secs(75);
-/// How long a connection may stay though others wait outside: whoever sends at once has sent its head by then.
-const GRACE: Duration = Duration::from_secs(1);
 /// How many bytes of heads, bodies and answers are held for all connections together; see [`crate::visitors`].
 const HELD: usize = 40 << 20;
 
@@ -88,11 +86,11 @@ impl Connections {
         let mut open = lock(&self.open);
         if self.limit.is_some_and(|limit| open.len() >= limit) {
             self.closed.fetch_add(1, Ordering::Relaxed);
-            // A kept connection has done nothing wrong: it goes when nobody else can.
+            // Whoever sends its head at once is seldom the one waited for longest, however many wait for nothing but to be
+            // in the way. A kept connection has done nothing wrong: it goes when nobody else can.
             let waited_for = open.values().filter_map(|connection| {
                 let state = lock(&connection.state);
-                let may_go = state.turn != Turn::Work && state.since.elapsed() > GRACE;
-                may_go.then_some((state.turn == Turn::Next, state.since, connection.number))
+                (state.turn != Turn::Work).then_some((state.turn == Turn::Next, state.since, connection.number))
             });
             let (_, _, number) = waited_for.min()?;
             if let Some(connection) = open.remove(&number) {

@@ -11,6 +11,8 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::component::unusable;
+
 /// How long a digest is.
 const DIGEST: usize = 32;
 
@@ -28,7 +30,7 @@ fn path(source: &Path) -> PathBuf {
 /// When one file cannot be read or the other not be written, or when it is not a component.
 pub(crate) fn write(engine: &Engine, source: &Path) -> anyhow::Result<()> {
     let wasm = std::fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
-    let code = engine.precompile_component(&wasm).map_err(anyhow::Error::from)?;
+    let code = engine.precompile_component(&wasm).map_err(|error| unusable(source, &error))?;
     let target = path(source);
     let content = [&digest(&wasm, &code)[..], &code].concat();
     std::fs::write(&target, content).with_context(|| format!("cannot write {}", target.display()))

@@ -19,7 +19,8 @@ impl Answer {
         std::str::from_utf8(&self.body).expect("the body is UTF-8")
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    /// The first value of a header, whose name is in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }

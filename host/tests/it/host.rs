@@ -76,6 +76,15 @@ impl Application {
         (status.code(), host.log())
     }
 
+    /// Runs another command in its place: the exit code, and what was printed on standard error.
+    pub(crate) fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(self.command.get_program());
+        let environment = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        command.env_clear().envs(environment).current_dir(&self.directory).args(arguments).stdin(Stdio::null());
+        let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+        (output.status.code(), String::from_utf8(output.stderr).expect("it is UTF-8"))
+    }
+
     /// With the first line of its standard output, which is empty if it ended before.
     fn start(mut self) -> (Host, String) {
         let log = File::create(self.log()).unwrap();

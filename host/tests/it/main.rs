@@ -3,9 +3,12 @@
 
 mod answers;
 mod client;
+mod drain;
 mod errors;
 mod host;
 mod limits;
+mod programs;
 mod requests;
 mod signals;
 mod variables;
+mod visitors;

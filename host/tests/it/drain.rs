@@ -1,0 +1,159 @@
+//! `--drain`: how a server ends that visitors reach.
+
+use std::time::{Duration, Instant};
+
+use crate::client::Answer;
+use crate::host::{Application, Host, everything_to_the_guest};
+
+const REQUEST: &str = "GET /count HTTP/1.1\r\nHost: example.com\r\n\r\n";
+
+fn host(drain: &str) -> Host {
+    Application::new(&everything_to_the_guest()).argument(&format!("--drain={drain}")).serve()
+}
+
+fn closes(answer: &Answer) -> bool {
+    answer.header("connection") == Some("close")
+}
+
+/// Tells it to end, and waits until it knows.
+fn begin(host: &Host, signal: &str) {
+    host.signal(signal);
+    host.wait_for_log("stopping: ");
+}
+
+#[test]
+fn a_kept_connection_is_answered_once_more_and_closed_with_that_answer() {
+    for signal in ["TERM", "INT"] {
+        let mut host = host("30s");
+        let mut kept = host.connect();
+        assert!(!closes(&kept.get("/count")));
+        begin(&host, signal);
+        let start = Instant::now();
+        let answer = kept.get("/count");
+        assert!(answer.status == 200 && closes(&answer), "{signal}: {answer:?}");
+        assert!(kept.receive().unwrap().is_none(), "{signal}: it is closed");
+        assert_eq!(host.exit().code(), Some(0), "{signal}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{signal}: the end was not seen to be quiet");
+        host.wait_for_log("0 connections cut in a request, 0 closed that waited for one");
+    }
+}
+
+#[test]
+fn whoever_comes_is_still_answered_and_probes_are_told() {
+    let host = host("30s");
+    let _keeps_it_open = host.connect();
+    begin(&host, "TERM");
+    for (path, status) in [("/count", 200), ("/trap", 500), ("/healthz", 503), ("/.well-known/spin/health", 200)] {
+        let mut connection = host.connect();
+        let answer = connection.get(path);
+        assert!(answer.status == status && closes(&answer), "{path}: {answer:?}");
+        assert!(connection.receive().unwrap().is_none(), "{path}: it is closed");
+    }
+}
+
+#[test]
+fn a_request_that_runs_is_answered_whole() {
+    let mut host = host("30s");
+    let mut slow = host.connect();
+    slow.send("POST /repeat HTTP/1.1\r\nHost: example.com\r\nContent-Length: 6\r\n\r\nabc");
+    assert_eq!(slow.receive_head().unwrap().unwrap().status, 200);
+    assert_eq!(slow.receive_chunk().unwrap().unwrap(), b"abc");
+    begin(&host, "TERM");
+    slow.send("def");
+    assert_eq!(slow.receive_chunk().unwrap().unwrap(), b"def");
+    assert!(slow.receive_chunk().unwrap().is_none());
+    // Its head was sent before the end was known; the next answer says it.
+    assert!(closes(&slow.get("/count")));
+    assert_eq!(host.exit().code(), Some(0));
+}
+
+#[test]
+fn no_request_on_a_kept_connection_is_lost_however_it_meets_the_signal() {
+    for _ in 0..10 {
+        let mut host = host("30s");
+        let clients: Vec<_> = (0..16)
+            .map(|_| {
+                let mut connection = host.connect();
+                std::thread::spawn(move || {
+                    loop {
+                        if closes(&connection.get("/count")) {
+                            return;
+                        }
+                    }
+                })
+            })
+            .collect();
+        begin(&host, "TERM");
+        for client in clients {
+            client.join().expect("each request is answered");
+        }
+        assert_eq!(host.exit().code(), Some(0));
+    }
+}
+
+#[test]
+fn what_is_not_over_in_time_is_cut_and_counted() {
+    let mut host = host("500ms");
+    let mut busy = host.connect();
+    busy.send("GET /loop HTTP/1.1\r\nHost: example.com\r\n\r\n");
+    let mut kept = host.connect();
+    assert_eq!(kept.get("/count").status, 200);
+    begin(&host, "TERM");
+    let start = Instant::now();
+    assert_eq!(host.exit().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    host.wait_for_log("1 connections cut in a request, 1 closed that waited for one");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut host = host("60s");
+    let mut busy = host.connect();
+    busy.send("GET /begin-and-loop HTTP/1.1\r\nHost: example.com\r\n\r\n");
+    assert_eq!(busy.receive_head().unwrap().unwrap().status, 200);
+    begin(&host, "TERM");
+    let start = Instant::now();
+    host.signal("TERM");
+    assert_eq!(host.exit().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    host.wait_for_log("stopped at once: told to end a second time");
+}
+
+#[test]
+fn a_connection_over_http_2_is_told_to_go_away() {
+    let mut host = host("30s");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ends_by_itself = async {
+        let stream = tokio::net::TcpStream::connect(host.address).await?;
+        let (mut client, connection) = h2::client::handshake(stream).await?;
+        let connection = tokio::spawn(connection);
+        let request = http::Request::get("http://example.com/count").body(())?;
+        let (answer, _) = client.send_request(request, true)?;
+        assert_eq!(answer.await?.status(), 200);
+        begin(&host, "TERM");
+        connection.await?.map_err(anyhow::Error::from)
+    };
+    let patience = crate::client::PATIENCE;
+    runtime.block_on(async { tokio::time::timeout(patience, ends_by_itself).await }).unwrap().unwrap();
+    assert_eq!(host.exit().code(), Some(0));
+}
+
+#[test]
+fn without_it_nothing_is_drained() {
+    let mut host = Host::start();
+    let mut kept = host.connect();
+    kept.send(REQUEST);
+    assert_eq!(kept.receive().unwrap().unwrap().status, 200);
+    host.signal("TERM");
+    assert_eq!(host.exit().code(), Some(0));
+    assert!(kept.receive().is_ok_and(|answer| answer.is_none()));
+    assert_eq!(host.log(), "");
+}
+
+#[test]
+fn a_duration_that_is_none_is_refused() {
+    for wrong in ["--drain=30", "--drain=soon", "--drain=-1s", "--max-connections=0"] {
+        let (code, log) = Application::new(&everything_to_the_guest()).argument(wrong).fail();
+        assert!(code == Some(2) && log.contains(wrong.split_once('=').unwrap().0), "{wrong}: {code:?} {log}");
+    }
+}

@@ -1,0 +1,123 @@
+//! What the host does beside serving: `compile`, with `--precompiled` to use what it makes, and `healthcheck`.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::Path;
+
+use crate::host::{APPLICATION, Application, everything_to_the_guest};
+
+/// A manifest whose component is its own copy, beside it.
+fn with_a_copy() -> Application {
+    let manifest = format!(
+        "{APPLICATION}[[trigger.http]]\nroute = \"/...\"\ncomponent = \"guest\"\n[component.guest]\nsource = 'guest.wasm'\n"
+    );
+    let application = Application::new(&manifest);
+    let guest = crate::host::guest();
+    let source = guest.split('\'').nth(1).unwrap();
+    fs::copy(source, application.directory.join("guest.wasm")).unwrap();
+    application
+}
+
+const NATIVE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+const OTHER: &str = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
+
+#[test]
+fn code_made_ahead_of_time_is_used_where_it_fits_and_else_made_anew() {
+    type Change = fn(&Path);
+    let cases: [(&str, &str, Change, &str); 6] = [
+        ("as it was made", NATIVE, |_| (), ""),
+        ("for another processor", OTHER, |_| (), "is for another host: "),
+        ("none", NATIVE, |directory| fs::remove_file(directory.join("guest.cwasm")).unwrap(), "cannot read "),
+        (
+            "cut off",
+            NATIVE,
+            |directory| {
+                let file = fs::File::options().write(true).open(directory.join("guest.cwasm")).unwrap();
+                file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+            },
+            "was made of another component, or is not whole",
+        ),
+        ("empty", NATIVE, |directory| fs::write(directory.join("guest.cwasm"), "").unwrap(), "is not whole"),
+        (
+            "of another component",
+            NATIVE,
+            |directory| {
+                // An empty custom section changes nothing but the bytes.
+                let mut file = fs::File::options().append(true).open(directory.join("guest.wasm")).unwrap();
+                file.write_all(b"\0\x02\x01x").unwrap();
+            },
+            "was made of another component",
+        ),
+    ];
+    for (name, architecture, change, said) in cases {
+        let application = with_a_copy();
+        let (code, log) = application.run(&["compile", "--architecture", architecture]);
+        assert_eq!((code, &*log), (Some(0), ""), "{name}");
+        change(&application.directory);
+        let host = application.argument("--precompiled").serve();
+        assert_eq!(host.get("/count").text(), "1", "{name}");
+        let log = host.log();
+        assert_eq!(log.lines().count(), usize::from(!said.is_empty()), "{name}: {log}");
+        assert!(log.contains(said), "{name}: {log}");
+    }
+}
+
+#[test]
+fn code_made_ahead_of_time_is_believed_only_if_asked_to() {
+    let application = with_a_copy();
+    fs::write(application.directory.join("guest.cwasm"), "").unwrap();
+    let host = application.serve();
+    assert_eq!((host.get("/count").text(), &*host.log()), ("1", ""));
+}
+
+#[test]
+fn what_cannot_be_compiled_is_refused() {
+    let application = with_a_copy();
+    fs::write(application.directory.join("guest.wasm"), "(component").unwrap();
+    let (code, log) = application.run(&["compile", "--architecture", NATIVE]);
+    assert!(code == Some(2) && log.contains("guest.wasm") && !log.contains("panicked"), "{code:?} {log}");
+}
+
+/// What the health check says of a server that gives one answer.
+fn check(listen: &str, answer: &'static str) -> (Option<i32>, String, String) {
+    let server = TcpListener::bind(listen).unwrap();
+    let port = server.local_addr().unwrap().port();
+    let address = listen.replace(":0", &format!(":{port}"));
+    let serve = std::thread::spawn(move || {
+        let mut stream = server.accept().unwrap().0;
+        let mut asked = vec![0; 1024];
+        let length = stream.read(&mut asked).unwrap();
+        stream.write_all(answer.as_bytes()).unwrap();
+        asked.truncate(length);
+        String::from_utf8(asked).unwrap()
+    });
+    let application = Application::new(&everything_to_the_guest()).environment("SPIN_HTTP_LISTEN_ADDR", &address);
+    let (code, log) = application.run(&["healthcheck"]);
+    (code, log, serve.join().unwrap())
+}
+
+#[test]
+fn a_server_is_healthy_that_answers_200() {
+    let cases = [
+        ("127.0.0.1:0", "HTTP/1.1 200 OK\r\n\r\n", 0, ""),
+        ("0.0.0.0:0", "HTTP/1.1 200 OK\r\n\r\n", 0, ""),
+        ("127.0.0.1:0", "HTTP/1.1 503 Service Unavailable\r\n\r\n", 1, "was answered with 503, not with 200\n"),
+        ("127.0.0.1:0", "HTTP", 1, "was not answered"),
+        ("127.0.0.1:0", "", 1, "was not answered"),
+    ];
+    for (listen, answer, expected, said) in cases {
+        let (code, log, asked) = check(listen, answer);
+        assert!(code == Some(expected) && log.contains(said), "{listen} {answer:?}: {code:?} {log}");
+        assert!(asked.starts_with("GET /healthz HTTP/1.1\r\nhost: 127.0.0.1:"), "{asked}");
+        assert!(log.lines().count() <= 1, "{log}");
+    }
+}
+
+#[test]
+fn nobody_who_listens_is_not_healthy() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let application = Application::new(&everything_to_the_guest());
+    let (code, log) = application.run(&["healthcheck", "--listen", &free.to_string()]);
+    assert!(code == Some(1) && log.contains("was not answered: "), "{code:?} {log}");
+}
