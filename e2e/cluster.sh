@@ -3,14 +3,14 @@
 # namespace with its own containerd, kubelet and kube-proxy; a registry, a Docker engine, and an HAProxy where AWS has
 # its Network Load Balancer. It needs root, Go and Debian's packages, and no network once the binaries are built.
 #
-#   cluster.sh packages [CALLED=PACKAGE]  installs what is missing (Debian, Ubuntu), of these, too: mvn=maven
+#   cluster.sh packages [CALLED=PACKAGE]  installs missing packages (Debian, Ubuntu), and those given, for example mvn=maven
 #   cluster.sh binaries                   builds Kubernetes, once, in about 6 minutes
-#   cluster.sh assets                     prints the directory of what that builds
-#   cluster.sh run COMMAND [ARG...]       runs COMMAND inside a fresh cluster, and nothing is left of the cluster when it ends
+#   cluster.sh assets                     prints the directory of these binaries
+#   cluster.sh run COMMAND [ARG...]       runs COMMAND inside a fresh cluster, and removes the cluster when it ends
 #   cluster.sh shell                      a shell inside a fresh cluster
 #   cluster.sh load-balancer PORT HEALTH  inside: HAProxy on $EDGE:80 for a Service's nodePort and healthCheckNodePort,
-#                                         asking each node every $INTERVAL (10s) and moving it after two equal answers
-#   cluster.sh restart NAME               inside: a component that was ended, `apiserver` for example
+#                                         checking each node every $INTERVAL (10s); two equal answers change its state
+#   cluster.sh restart NAME               inside: starts a component again that has ended, for example `apiserver`
 #
 # COMMAND finds KUBECONFIG, DOCKER_HOST, kubectl on PATH, the registry at $HOST:5000, the visitors' network namespace
 # `edge`, and in $RUN each component's NAME.log and NAME.pid, and the API server's audit.log. Clusters can run side by side.
@@ -26,7 +26,7 @@ HOST=10.89.0.1 EDGE=10.89.0.100
 declare -A ADDRESS=([node-a]=10.89.0.11 [node-b]=10.89.0.12)
 declare -A PODS=([node-a]=10.244.1.0/24 [node-b]=10.244.2.0/24)
 
-# What is called, and the package that brings it. /usr/sbin is not on every user's PATH.
+# The commands, and the packages that contain them. /usr/sbin is not on every user's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 declare -A PACKAGE=([containerd]=containerd [runc]=runc [dockerd]=docker.io [docker]=docker.io [docker-registry]=docker-registry
   [iptables]=iptables [conntrack]=conntrack [haproxy]=haproxy [ip]=iproute2 [sysctl]=procps [openssl]=openssl [curl]=curl [jq]=jq
@@ -34,12 +34,12 @@ declare -A PACKAGE=([containerd]=containerd [runc]=runc [dockerd]=docker.io [doc
 
 die() { echo "cluster.sh: $*" >&2; exit 1; }
 
-missing() { # the packages that are not there yet
+missing() { # the packages that are not installed
   local called
   for called in "${!PACKAGE[@]}"; do type -P "$called" >/dev/null || echo "${PACKAGE[$called]}"; done | sort -u
 }
 
-packages() { # packages [CALLED=PACKAGE...]: of ours, and of these
+packages() { # packages [CALLED=PACKAGE...]: installs those of PACKAGE and these
   local more missing
   for more; do PACKAGE[${more%=*}]=${more#*=}; done
   mapfile -t missing < <(missing)
@@ -51,14 +51,14 @@ packages() { # packages [CALLED=PACKAGE...]: of ours, and of these
     die "apt-get could not install ${missing[*]}:"$'\n'"$words"
 }
 
-# k8s.io/kubernetes replaces its staging modules by paths; a module that requires it must pin them itself.
+# k8s.io/kubernetes replaces its staging modules by paths, so a module that requires it must pin them itself.
 binaries() (
   [ ! -d "$BIN" ] || exit 0
-  type -P go >/dev/null || die "Kubernetes is built from its Go modules, and there is no go on PATH: install Go 1.25 or newer"
+  type -P go >/dev/null || die "Kubernetes is built from its Go modules, but go is not on PATH: install Go 1.25 or newer"
   mkdir -p "$CACHE"
   exec 9>"$CACHE/lock"
   flock 9
-  [ ! -d "$BIN" ] || exit 0 # another one built it meanwhile
+  [ ! -d "$BIN" ] || exit 0 # another process has built it
   echo "cluster.sh: building Kubernetes $KUBERNETES and its etcd from their Go modules, once; about 6 minutes on two cores" >&2
   local build etcd go_mod minor=${KUBERNETES#*.} name version=k8s.io/component-base/version
   build=$(mktemp -d "$CACHE/build.XXXXXX")
@@ -66,7 +66,7 @@ binaries() (
   trap 'exit 1' INT TERM
   cd "$build"
   go_mod=$(go mod download -json "k8s.io/kubernetes@v$KUBERNETES" | sed -n 's/.*"GoMod": "\(.*\)".*/\1/p')
-  etcd=$(sed -n 's/^\tgo.etcd.io\/etcd\/client\/v3 //p' "$go_mod") # whose client it requires: one go.mod serves both
+  etcd=$(sed -n 's/^\tgo.etcd.io\/etcd\/client\/v3 //p' "$go_mod") # the version of the client that Kubernetes requires, so that one go.mod serves both
   {
     printf 'module kubernetes\n\n'
     sed -n '/^go /p' "$go_mod"
@@ -78,14 +78,14 @@ binaries() (
     printf '\tk8s.io/kubernetes/cmd/%s\n' kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl
     printf ')\n'
   } >go.mod
-  go mod tidy >tidy.log 2>&1 || { cat tidy.log >&2; die "the Go modules of Kubernetes could not be had; is the module proxy reachable?"; }
+  go mod tidy >tidy.log 2>&1 || { cat tidy.log >&2; die "the Go modules of Kubernetes could not be fetched; is the module proxy reachable?"; }
   CGO_ENABLED=0 go build -trimpath -o built/ \
     -ldflags "-s -w -X $version.gitVersion=v$KUBERNETES -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*}" tool
   mv built/server built/etcd
   mv built "$BIN"
 )
 
-start() { # start NAME NETNS COMMAND…: in the background, its id and its log in $RUN
+start() { # start NAME NETNS COMMAND…: in the background, with its process id and its log in $RUN
   local name=$1 netns=$2 enter=()
   shift 2
   [ "$netns" = - ] || enter=(nsenter "--net=/run/netns/$netns") # not `ip netns exec`: that hides the cgroup mounts
@@ -147,7 +147,7 @@ network() {
   done
 }
 
-# A lost node is noticed after 20 s and its pods are given up 5 s later, instead of 50 s and 5 min.
+# A lost node is noticed after 20 s instead of 50 s, and its pods are deleted 5 s later instead of 5 min.
 control_plane() {
   local user
   openssl genrsa -out "$RUN/sa.key" 2048 2>/dev/null
@@ -160,7 +160,7 @@ proxy,system:kube-proxy,4
 node-a,system:node:node-a,5,"system:nodes"
 node-b,system:node:node-b,6,"system:nodes"
 X
-  # Of each write that may matter who did it and when, and of pods what became of them.
+  # Who wrote what and when, and the contents of pods.
   cat >"$RUN/audit-policy.yaml" <<X
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -200,7 +200,7 @@ registry_and_docker() {
     --iptables=false --bridge=none --cgroup-parent "/$CGROUP/docker" --insecure-registry $HOST:5000
 }
 
-pause_image() { # the pod sandbox's image, made here because no public registry is reached
+pause_image() { # the pod sandbox's image, built here because the cluster cannot reach a public registry
   local context=$RUN/pause
   mkdir "$context"
   printf '#include <unistd.h>\nint main(void) { for (;;) pause(); }\n' | cc -static -O2 -x c -o "$context/pause" -
@@ -210,8 +210,8 @@ pause_image() { # the pod sandbox's image, made here because no public registry 
   docker save -o "$RUN/pause.tar" localhost/pause:1
 }
 
-# The nodes' own, in every hierarchy of cgroup v1 or in the one tree of v2. All pods together count as much as eight
-# other processes, or a busy machine would give them next to nothing.
+# The nodes' cgroups, in every hierarchy of cgroup v1 or in the one tree of v2. All pods together get the share of eight other
+# processes, because they would get almost nothing on a busy machine.
 cgroups() {
   local name tree file controller
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
@@ -229,7 +229,7 @@ cgroups() {
     [ -e "$tree/cgroup.procs" ] || continue
     mkdir -p "$tree/$CGROUP/"{node-a,node-b}
     [ ! -e "$tree/cpu.shares" ] || echo 8192 >"$tree/$CGROUP/cpu.shares"
-    for file in cpuset.cpus cpuset.mems; do # v1 leaves these empty in a new group, and nothing starts in it then
+    for file in cpuset.cpus cpuset.mems; do # v1 leaves these empty in a new group, in which nothing can start then
       [ -e "$tree/$file" ] || continue
       for name in "$CGROUP" "$CGROUP/node-a" "$CGROUP/node-b"; do cat "$tree/$file" >"$tree/$name/$file"; done
     done
@@ -321,12 +321,12 @@ X
   start haproxy edge haproxy -W -db -f "$RUN/haproxy.cfg"
 }
 
-cluster() { # inside the namespaces, as their first process: when it ends, the kernel ends whatever runs in them
+cluster() { # inside the namespaces, as their first process: when it ends, the kernel ends all other processes in them
   local name
   export HOST EDGE KUBECONFIG=$RUN/admin.kubeconfig DOCKER_HOST=unix://$RUN/docker.sock PATH=${SELF%/*}/bin:$BIN:$PATH TMPDIR=$RUN/tmp
   mkdir "$TMPDIR"
-  mount -t tmpfs tmpfs /run # /run/netns and /run/containerd are this cluster's alone
-  for name in etc opt usr/libexec var/lib var/log; do # what containerd, dockerd, kubelet and CNI write there goes with $RUN
+  mount -t tmpfs tmpfs /run # so that /run/netns and /run/containerd belong to this cluster
+  for name in etc opt usr/libexec var/lib var/log; do # what containerd, dockerd, kubelet and CNI write there disappears with $RUN
     mkdir -p "$RUN/overlay/$name/"{upper,work}
     mount -t overlay -o "lowerdir=/$name,upperdir=$RUN/overlay/$name/upper,workdir=$RUN/overlay/$name/work" overlay "/$name"
   done
@@ -347,7 +347,7 @@ cluster() { # inside the namespaces, as their first process: when it ends, the k
   done
   await manager kubectl get serviceaccount default # without it no pod is admitted
   "$@"
-  exit # not back to the file: it may have been edited meanwhile
+  exit # bash would read on in this file, which may have been edited
 }
 
 run() {
@@ -358,25 +358,26 @@ run() {
   [ ${#missing[@]} = 0 ] || die "not installed: ${missing[*]}; \`$0 packages\` installs them"
   unshare --mount --net --pid --fork true 2>/dev/null || die "this root may not make namespaces: use a virtual machine, or a container with --privileged"
   binaries
-  RUN=$(mktemp -d /var/tmp/request-info.XXXXXX) # not on a tmpfs: overlayfs wants a real file system below it
+  RUN=$(mktemp -d /var/tmp/request-info.XXXXXX) # not on a tmpfs, because overlayfs needs a real file system below it
   CGROUP=${RUN##*/}
   export RUN CGROUP
-  # The janitor reads a pipe that this shell and everything in the cluster hold open: it begins when the last of
-  # them has ended, however that came about, and so it cannot be a trap of this shell.
+  # The janitor reads a pipe that this shell and all processes of the cluster hold open, so it begins when the last of them
+  # has ended, for whatever reason. A trap of this shell could not do that.
   exec 8> >(exec setsid "$SELF" sweep)
   janitor=$!
   trap 'kill -KILL ${cluster:-} 2>/dev/null || true; exec 8>&-; wait $janitor' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
-  # In the background, because a shell hears a signal at once only in `wait`. --pdeathsig and --kill-child pass our own death on.
+  # In the background, because a shell reacts to a signal at once only in `wait`. --pdeathsig and --kill-child end the cluster
+  # when this shell is killed.
   env --default-signal=INT,QUIT setpriv --pdeathsig KILL \
     unshare --mount --net --pid --fork --mount-proc --kill-child "$SELF" cluster "$@" <&0 &
   cluster=$!
   wait "$cluster"
-  exit # nor here
+  exit # as in `cluster`
 }
 
-sweep() { # a process that the kernel has only just ended may still hold its cgroup and write
+sweep() { # a process that has just been killed may hold its cgroup and write for a moment
   local deadline=$((SECONDS + 10)) tree
   trap '' INT TERM HUP
   cat >/dev/null

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def look(browser: Browser, url: str, window: str, scheme: str, name: str, arguments: argparse.Namespace) -> list[str]:
-    """What is wrong with the page at one size and in one scheme."""
+    """The faults of the page at one size and in one colour scheme."""
     faults: list[str] = []
     width, height = WINDOWS[window]
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
@@ -62,7 +62,7 @@ def look(browser: Browser, url: str, window: str, scheme: str, name: str, argume
     faults += [f"it asks for {other}" for other in asked if not other.startswith("data:") and other != page.url]
     if page.title() == "ran":
         faults.append("a visitor's script ran")
-    # By another way than the page's own scripts, of which there are none to ask.
+    # Not by a script in the page, because the page allows none.
     if (content := page.evaluate("document.documentElement.scrollWidth")) > width:
         faults.append(f"it is {content} px wide in a window of {width}")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -21,9 +21,9 @@ class Build {
         commit = it.commit
         credentials = it.credentials
         shell = new Shell(System.out)
-        // Beside the workspace, never in it: a clone with files of Jenkins's in it would be a dirty tree.
+        // Not in the workspace, whose tree would be dirty then.
         temporary = new File("${workspace}@tmp")
-        // GIT_COMMIT is not among them: Jenkins sets it for the checkout that it makes by itself alone.
+        // GIT_COMMIT is missing, as in Jenkins, which sets it only for the checkout that it makes itself.
         variables = Section.override(System.getenv().findAll { it.key != 'GIT_COMMIT' }, [
             BRANCH_NAME : branch,
             WORKSPACE   : workspace.path,
@@ -34,19 +34,19 @@ class Build {
         ] + it.variables)
     }
 
-    /** When LIMIT, the arguments of a `timeout`, runs out; OUTER where that is earlier, or there is none. */
+    /** The time at which LIMIT, the arguments of a `timeout`, ends. OUTER if that is earlier, or if LIMIT is missing. */
     static long deadline(Object limit, long outer) {
         if (limit == null) return outer
         TimeUnit unit = TimeUnit.valueOf(limit instanceof Map && limit.unit ? limit.unit : 'MINUTES')
         Math.min(outer, System.currentTimeMillis() + unit.toMillis(sole(limit, 'time') as long))
     }
 
-    /** What is GIVEN to a step or an option that needs the argument NAME: it may go without its name. */
+    /** The value of the argument NAME in what is GIVEN to a step or an option, where it may stand without its name. */
     static Object sole(Object given, String name) {
         given instanceof Map ? given[name] : given
     }
 
-    /** A credential's PART; an empty one is one too. */
+    /** A credential's PART, which may be empty. */
     String credential(String id, String part) {
         String value = credentials.getProperty("$id.$part")
         if (value == null) {
@@ -92,7 +92,7 @@ class Build {
         close(name, result, String.format('%.1f s', (System.currentTimeMillis() - began) / 1000))
     }
 
-    /** Conditions in Jenkins's order, whatever their order in the file. Timeouts end with the stages. */
+    /** Runs the conditions in Jenkins's order, not in the file's. The stages' timeouts have ended. */
     private void post(Section post, Map<String, String> environment, String name) {
         Map<String, Closure<Boolean>> conditions = [
             always      : { true },
@@ -107,7 +107,7 @@ class Build {
         }
     }
 
-    /** Runs WORK; what it throws decides the build's result and is said, with the Jenkinsfile's line. */
+    /** Runs WORK. An exception decides the build's result, and is printed with the Jenkinsfile's line. */
     private void attempt(CharSequence where, Closure work) {
         try {
             work()

@@ -22,10 +22,10 @@ import org.codehaus.groovy.control.SourceUnit
 import org.codehaus.groovy.control.customizers.CompilationCustomizer
 
 /**
- * What the runner knows of a Jenkinsfile. As in Jenkins, all of it is checked before anything runs.
+ * The directives and steps that the runner knows. As in Jenkins, the whole file is checked before anything runs.
  *
- * What Jenkins refuses was read in ModelParser and ModelValidatorImpl of pipeline-model-definition 2.2277.v00573e73ddf1, and
- * tried with 57 small Jenkinsfiles in a Jenkins 2.568.2.
+ * The source for what Jenkins refuses is ModelParser and ModelValidatorImpl of pipeline-model-definition
+ * 2.2277.v00573e73ddf1. 57 small Jenkinsfiles were tried in a Jenkins 2.568.2.
  */
 class Grammar extends CompilationCustomizer {
     private static final List<String> STEPS =
@@ -52,8 +52,8 @@ class Grammar extends CompilationCustomizer {
         [pipeline: ['agent', 'stages'], stage: ['steps']].asImmutable()
 
     /**
-     * The arguments of everything that is called, with their types; what is not here takes none. Those with ! must be there,
-     * and where there is one of them, it may go without its name.
+     * The arguments of everything that is called, with their types. What is not listed takes no arguments. An argument with !
+     * is required. If only one is required, it may stand without its name.
      */
     private static final Map<String, Map<String, Class>> ARGUMENTS = [
         agent                  : ['type!': Object],
@@ -80,7 +80,7 @@ class Grammar extends CompilationCustomizer {
         archiveArtifacts       : ['artifacts!': String, allowEmptyArchive: Boolean, fingerprint: Boolean],
     ].asImmutable()
 
-    /** The objects whose properties may be read; Jenkins's sandbox, too, refuses those of classes. */
+    /** The objects whose properties may be read. Like Jenkins's sandbox, the runner refuses properties of classes. */
     private static final List<String> OBJECTS = ['env', 'scm', 'currentBuild']
 
     Grammar() {
@@ -149,7 +149,7 @@ class Grammar extends CompilationCustomizer {
         value(it.rightExpression)
     }
 
-    /** The closure that ends CALL's arguments is the block NAME, where it takes one; everything else in them is a value. */
+    /** If CALL takes a block, the closure at the end of its arguments is the block NAME. All other arguments are values. */
     private void arguments(MethodCallExpression call, String name) {
         List<Expression> given = given(call)
         if (given && given.last() instanceof ClosureExpression) {
@@ -165,7 +165,7 @@ class Grammar extends CompilationCustomizer {
         call.arguments instanceof TupleExpression ? ((TupleExpression) call.arguments).expressions : []
     }
 
-    /** Whether what is GIVEN to CALL is what it takes. A value that is known only when it runs is not judged. */
+    /** Whether CALL takes the arguments GIVEN. A value that is known only at run time is not checked. */
     private static void signature(MethodCallExpression call, List<Expression> given) {
         String callee = call.methodAsString
         Map<String, Class> known = (ARGUMENTS[callee] ?: [:]).collectEntries { name, type -> [(name - '!'): type] }
@@ -198,7 +198,7 @@ class Grammar extends CompilationCustomizer {
         type == TimeUnit ? value in TimeUnit.values()*.name() : type.isInstance(value)
     }
 
-    /** What is called and read in a VALUE: steps and the like with their own arguments, no method and no property of a class. */
+    /** Checks the calls and properties in a VALUE: steps with their arguments are allowed, methods and properties of classes are not. */
     private static void value(Expression value) {
         value.visit(new CodeVisitorSupport() {
             @Override

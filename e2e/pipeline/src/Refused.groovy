@@ -1,4 +1,4 @@
-/** The build cannot be begun: a wrong command line, or a Jenkinsfile that Jenkins, or this runner, would not take. */
+/** The build cannot start: the command line is wrong, or Jenkins or this runner refuses the Jenkinsfile. */
 class Refused extends Exception {
     Refused(String message) { super(message) }
 }

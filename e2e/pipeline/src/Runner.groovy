@@ -68,7 +68,7 @@ class Runner {
         ]
     }
 
-    /** The Jenkinsfile that the commit holds, as Jenkins reads it, not the one that happens to lie in the work tree. */
+    /** The commit's Jenkinsfile, which Jenkins reads, too; not the work tree's. */
     private static Closure load(File repository, String commit) {
         Process git = ['git', '-C', repository.path, 'show', "$commit:Jenkinsfile".toString()].execute()
         StringBuilder text = new StringBuilder(), complaint = new StringBuilder()
@@ -82,7 +82,7 @@ class Runner {
         try {
             new GroovyShell(Runner.classLoader, binding, configuration).parse(text.toString(), 'Jenkinsfile').run()
         } catch (MultipleCompilationErrorsException e) {
-            // What Grammar threw arrives wrapped.
+            // The compiler wraps what Grammar throws.
             Refused refusal = e.errorCollector.errors.findResult {
                 it instanceof ExceptionMessage && it.cause instanceof Refused ? it.cause : null
             }

@@ -1,4 +1,4 @@
-/** A block read as data: its directives with their arguments, in order. Blocks of steps stay closures, to be run later. */
+/** A block as data: its directives with their arguments, in order. Blocks of steps stay closures, which run later. */
 class Section {
     final List<List> directives = []
     private final Map<String, String> environment
@@ -15,12 +15,12 @@ class Section {
         section
     }
 
-    /** The block NAME in this one, empty where there is none. */
+    /** The block NAME in this one, or an empty one. */
     Section inner(String name) {
         read((Closure) argument(name), environment)
     }
 
-    /** The last argument of the first directive NAME, or null where there is none. */
+    /** The last argument of the first directive NAME, or null. */
     def argument(String name) {
         directives.find { it[0] == name }?.last()
     }
@@ -44,7 +44,7 @@ class Section {
         override(environment, [(name): value.toString()])
     }
 
-    /** Sets the VARIABLES; an empty one is none, as in EnvVars.override of Jenkins 2.568.2. */
+    /** Sets the VARIABLES. An empty one is unset, as in EnvVars.override of Jenkins 2.568.2. */
     static Map<String, String> override(Map<String, String> environment, Map<String, String> variables) {
         variables.each { name, value ->
             if (value) environment[name] = value

@@ -2,7 +2,7 @@ import java.util.concurrent.CopyOnWriteArraySet
 import java.util.concurrent.TimeUnit
 import java.util.concurrent.TimeoutException
 
-/** Runs commands and prints what they say, line by line, with every bound secret masked, as Jenkins does. */
+/** Runs commands and prints their output line by line. Like Jenkins, it masks every bound secret. */
 class Shell {
     /** How long a command and its children may take to end, together: softKillWaitSeconds of Jenkins 2.568.2. */
     private static final int GRACE_SECONDS = 5
@@ -38,8 +38,8 @@ class Shell {
     }
 
     /**
-     * The exit code of COMMAND; TimeoutException where it is still running at DEADLINE (milliseconds of the system's clock).
-     * Its standard output goes to OUTPUT where there is one, and is not printed then.
+     * The exit code of COMMAND. Throws TimeoutException if it still runs at DEADLINE (milliseconds of the system's clock).
+     * If OUTPUT is given, it gets the standard output, which is then not printed.
      */
     int run(List<String> command, File directory, Map<String, String> environment, long deadline, StringBuilder output) {
         ProcessBuilder builder = new ProcessBuilder(command).directory(directory).redirectErrorStream(output == null)
@@ -52,7 +52,7 @@ class Shell {
         }, Thread.start { process.errorStream.eachLine('UTF-8') { say(it) } }]
         boolean inTime = process.waitFor(deadline - System.currentTimeMillis(), TimeUnit.MILLISECONDS)
         if (!inTime) end(process)
-        // Not for ever: something left in the background may hold the pipe open.
+        // With a limit, because a background process may hold the pipe open.
         readers*.join(TimeUnit.SECONDS.toMillis(GRACE_SECONDS))
         if (!inTime) throw new TimeoutException()
         process.exitValue()
@@ -62,14 +62,14 @@ class Shell {
         if (!process?.alive) return
         List<ProcessHandle> all = [*process.descendants().toList(), process.toHandle()]
         terminate(process.toHandle(), System.nanoTime() + TimeUnit.SECONDS.toNanos(GRACE_SECONDS))
-        // Jenkins does no more than that; here nothing may stay behind.
+        // Jenkins stops here. This runner also kills what is left.
         process.waitFor(GRACE_SECONDS, TimeUnit.SECONDS)
         all*.destroyForcibly()
     }
 
     /**
-     * SIGTERM to the children, and to their parent once they have ended or the DEADLINE has passed: ProcessTree.killRecursively
-     * of Jenkins 2.568.2. So the deployer has five seconds before make is told, too.
+     * Sends SIGTERM to the children, and to their parent once they have ended or the DEADLINE has passed, as
+     * ProcessTree.killRecursively of Jenkins 2.568.2 does. So the deployer has five seconds before make gets the signal.
      */
     private static void terminate(ProcessHandle process, long deadline) {
         process.children().toList().each { terminate(it, deadline) }
@@ -77,7 +77,7 @@ class Shell {
         try {
             process.onExit().get(Math.max(0, deadline - System.nanoTime()), TimeUnit.NANOSECONDS)
         } catch (TimeoutException ignored) {
-            // It had its time; its parent is next.
+            // The DEADLINE has passed; its parent is next.
         }
     }
 }

@@ -3,7 +3,7 @@ import java.nio.file.Path
 import java.nio.file.StandardCopyOption
 import java.util.regex.Pattern
 
-/** The steps of a stage, carried out. */
+/** Carries out the steps of a stage. */
 class Steps {
     private final Build build
     private final Map<String, String> environment
@@ -45,13 +45,13 @@ class Steps {
 
     static Map cleanBeforeCheckout() { [clean: true] }
 
-    /** The built commit, detached, in a clone of the branch; a workspace that is one already is kept, and fetches, as in Jenkins. */
+    /** Checks the built commit out, detached, in a clone of the branch. As in Jenkins, an existing clone is kept and fetches. */
     void checkout(Map arguments) {
         Map scm = arguments.scm ?: arguments
         Map options = scm.extensions.findResult { it.cloneOption } ?: [:]
         List<String> extent = []
         if (options.shallow) extent += ['--depth', options.depth ?: 1]
-        // With a scheme, so that git copies what a remote would send; a bare path would be hard-linked, and never shallow.
+        // With a scheme, so that git copies what a remote would send. Of a bare path it makes hard links, never a shallow clone.
         String origin = "file://${scm.userRemoteConfigs[0].url}"
         if (new File(build.workspace, '.git').exists()) {
             if (scm.extensions.any { it.clean }) {
@@ -62,7 +62,7 @@ class Steps {
             git('fetch', '--quiet', *extent, origin, "+refs/heads/$build.branch:refs/remotes/origin/$build.branch")
         } else {
             if (options.reference) extent += ['--reference', options.reference]
-            // Whatever noTags says: a multibranch job's source asks for no tags, which CloneOption of git 5.10.1 leaves as it is.
+            // noTags has no effect: a multibranch job's source asks for no tags, and CloneOption of git 5.10.1 does not change that.
             extent << '--no-tags'
             git('clone', '--quiet', '--no-checkout', '--branch', build.branch, *extent, origin, '.')
         }
@@ -76,7 +76,7 @@ class Steps {
 
     String sh(CharSequence script) { sh(script: script) }
 
-    /** As Jenkins does it: a file, run by `sh -xe` unless it names its interpreter. */
+    /** As in Jenkins, the script is a file that `sh -xe` runs unless it names an interpreter. */
     String sh(Map arguments) {
         CharSequence script = arguments.script
         StringBuilder output = arguments.returnStdout ? new StringBuilder() : null
@@ -103,7 +103,7 @@ class Steps {
 
     void error(message) { throw new StepFailed(Build.sole(message, 'message').toString()) }
 
-    /** Only what Grammar lets stand in it. */
+    /** Knows only what Grammar allows in it. */
     void script(Closure code) { run(code) }
 
     void timeout(limit, Closure code) {

@@ -1,4 +1,4 @@
-//! What visitors who mean harm can do to a pod under the manifest's memory limit.
+//! What hostile visitors can do to a pod under the manifest's memory limit.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -17,12 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How many other visitors come while an attack lasts.
 const OTHERS: usize = 60;
 
-/// Connections that are opened, each with the bytes that it sends; of the answers nothing is read but a beginning.
+/// Connections, and the bytes that each of them sends. Only the beginning of an answer is read.
 struct Attack {
     name: &'static str,
     connections: usize,
     sends: fn() -> Vec<u8>,
-    /// How each answer begins; empty where none can come.
+    /// How each answer begins. Empty if no answer can come.
     answered: &'static str,
 }
 
@@ -66,7 +66,7 @@ fn head(method: &str, headers: &str) -> Vec<u8> {
 }
 
 impl Attack {
-    /// Returns what it holds open.
+    /// Returns the connections, which stay open while the caller holds them.
     fn begin(&self, server: SocketAddr) -> io::Result<Vec<TcpStream>> {
         let bytes = (self.sends)();
         let mut streams = Vec::new();

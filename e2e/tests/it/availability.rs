@@ -24,14 +24,14 @@ pub(crate) fn a_node_port_passes_on_the_visitors_own_address() {
 const SHORT_INTERVAL: &str = "2s";
 const SHORT_PRE_STOP: u32 = 8;
 
-/// Moves the only pod from one node to the other: the balancer has to take one node in and leave the other.
+/// Moves the only pod from one node to the other. The balancer must start to use one node and stop using the other.
 fn change_nodes(name: &str, pre_stop: u32) -> Tally {
     let road = road();
     let namespace = Namespace::create(name);
     let on = |node: &str| {
         Manifest::quick()
             .with("/spec/replicas", json!(1))
-            .with("/spec/minReadySeconds", json!(10)) // time for the balancer to take the new node in
+            .with("/spec/minReadySeconds", json!(10)) // time for the balancer to start using the new node
             .with("/spec/template/spec/nodeSelector", json!({"kubernetes.io/hostname": node}))
             .with("/spec/template/spec/terminationGracePeriodSeconds", json!(pre_stop + 5))
             .pre_stop(pre_stop)
@@ -66,7 +66,7 @@ pub(crate) fn no_visitor_is_lost_during_rolling_updates() {
     for update in 1..=updates {
         let (old, new) = (&road.commits[(update - 1) % road.commits.len()], &road.commits[update % road.commits.len()]);
         let visitors = Visitors::many(balancer.address);
-        // There are fewer commits than a soak has updates; going back to the first is no mistake here.
+        // A soak has more updates than there are commits, so it deploys older commits again.
         let outcome = namespace.deploy(road, &Manifest::shipped(), new, &["--ignore-order"]).expect(0);
         let tally = visitors.leave();
         eprintln!(

@@ -1,4 +1,4 @@
-//! The test bed as e2e/cluster.sh sets it up, driven as its users drive it: with kubectl, docker and the deployer.
+//! The cluster that e2e/cluster.sh sets up. The tests use it as people do: with kubectl, docker and the deployer.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,19 @@ use serde_json::{Value, json};
 use crate::manifest::Manifest;
 use crate::road::{Road, image};
 
-/// The name of the Deployment and of the Service that are shipped.
+/// The name of the shipped Deployment and Service.
 pub(crate) const NAME: &str = "request-info";
 
-/// A value that e2e/cluster.sh gives to what it runs.
+/// An environment variable that e2e/cluster.sh sets.
 pub(crate) fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: these tests run inside `e2e/cluster.sh run`"))
 }
 
-/// The repository's root.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e/ is in the repository")
 }
 
-/// Runs a command to its end, and panics with its words unless it succeeds.
+/// Runs a command to its end, and panics with its output unless it succeeds.
 pub(crate) fn run(command: &mut Command) -> String {
     let output = output(command);
     let Output { status, stdout, stderr } = &output;
@@ -40,7 +39,7 @@ fn output(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
-/// Asks until there is an answer, and panics when there is none in time.
+/// Asks until there is an answer, and panics if it does not come in time.
 pub(crate) fn await_some<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + within;
     loop {
@@ -56,8 +55,8 @@ pub(crate) fn await_true(what: &str, within: Duration, mut ask: impl FnMut() -> 
     await_some(what, within, || ask().then_some(()));
 }
 
-/// A namespace of its own for a test: it enforces Pod Security `restricted`, and the deployer runs in it as the shipped
-/// service account, with the shipped Role.
+/// The namespace of one test. It enforces Pod Security `restricted`, and the deployer runs in it as the shipped service
+/// account, with the shipped Role.
 pub(crate) struct Namespace {
     pub(crate) name: String,
     kubeconfig: PathBuf,
@@ -79,7 +78,7 @@ impl Namespace {
         namespace
     }
 
-    /// The cluster as the administrator sees it, but with the token of the service account.
+    /// Writes the administrator's kubeconfig with the token of the service account.
     fn write_kubeconfig(&self) {
         let token = self.kubectl(&["create", "token", "deployer", "--duration=2h"]);
         std::fs::copy(variable("KUBECONFIG"), &self.kubeconfig).expect("the administrator's kubeconfig can be copied");
@@ -94,7 +93,7 @@ impl Namespace {
         run(Command::new("kubectl").args(["--namespace", &self.name]).args(arguments))
     }
 
-    /// As the administrator: what a command that fails says.
+    /// As the administrator. The command must fail, and its error output is returned.
     pub(crate) fn kubectl_refused(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("kubectl");
         let output = output(command.args(["--namespace", &self.name]).args(arguments));
@@ -120,7 +119,7 @@ impl Namespace {
         run(Command::new("kubectl").args(["label", "--overwrite", "namespace", &self.name, level]));
     }
 
-    /// The pods of the Deployment that are not on their way out, and that have not ended.
+    /// The pods of the Deployment that are not being deleted and have not ended.
     pub(crate) fn pods(&self) -> Vec<Value> {
         let mut list = self.get(&["pods", &format!("--selector=app.kubernetes.io/name={NAME}")]);
         let Value::Array(mut pods) = list["items"].take() else { panic!("no list of pods: {list}") };
@@ -155,7 +154,7 @@ impl Namespace {
         Outcome::of(&mut self.deployer(road, &[&arguments, flags].concat()))
     }
 
-    /// Where the Service can be reached on a node.
+    /// The address of the Service on a node.
     pub(crate) fn node_port(&self, node: &str) -> SocketAddr {
         let nodes = self.get(&["node", node]);
         let addresses = nodes["status"]["addresses"].as_array().expect("a node has addresses");
@@ -164,7 +163,7 @@ impl Namespace {
         let port = &self.get(&["service", NAME])["spec"]["ports"][0]["nodePort"];
         let door = format!("{}:{port}", address["address"].as_str().expect("an address is text"));
         let door = door.parse().expect("it is a socket address");
-        // A pod is ready before every node's kube-proxy has heard of it.
+        // A pod is ready before every node's kube-proxy knows it.
         await_true("the node passes visitors on", Duration::from_mins(1), || {
             crate::visitors::get(door, "/?format=json").is_ok()
         });
@@ -182,7 +181,7 @@ impl Namespace {
             .env("INTERVAL", interval));
         let balancer =
             LoadBalancer { address: format!("{}:80", variable("EDGE")).parse().expect("EDGE is an address") };
-        // It takes turns with the nodes and believes in each until it has asked, so that one answer is no proof.
+        // It uses the nodes in turn, and assumes that each is healthy until it has checked, so one answer is not a proof.
         await_true("the load balancer passes visitors on", Duration::from_mins(1), || {
             (0..10).all(|_| crate::visitors::get(balancer.address, "/?format=json").is_ok())
         });
@@ -191,7 +190,7 @@ impl Namespace {
 }
 
 impl Drop for Namespace {
-    /// Its pods make room for the next test's.
+    /// Makes room for the pods of the next test.
     fn drop(&mut self) {
         let _ = Command::new("kubectl").args(["delete", "namespace", &self.name, "--wait=false"]).output();
     }
@@ -207,19 +206,19 @@ impl Drop for LoadBalancer {
     }
 }
 
-/// Ends a component of the bed by its process id, without a chance to say good-bye.
+/// Kills a component of the cluster with SIGKILL.
 pub(crate) fn stop(component: &str) {
     let pid =
         std::fs::read_to_string(format!("{}/{component}.pid", variable("RUN"))).expect("the bed wrote a pid file");
     run(Command::new("kill").args(["-KILL", pid.trim()]));
 }
 
-/// Starts a component of the bed again, as it was.
+/// Starts a component of the cluster again, with the same command.
 pub(crate) fn restart(component: &str) {
     run(Command::new(root().join("e2e/cluster.sh")).args(["restart", component]));
 }
 
-/// The process that a pod runs, as the bed's own process namespace numbers it.
+/// The id of the process that a pod runs, in the cluster's process namespace.
 pub(crate) fn process_of(pod_uid: &str) -> u32 {
     let processes = std::fs::read_dir("/proc").expect("proc is mounted").filter_map(|entry| {
         let id = entry.ok()?.file_name().to_str()?.parse::<u32>().ok()?;
@@ -231,13 +230,13 @@ pub(crate) fn process_of(pod_uid: &str) -> u32 {
     processes[0]
 }
 
-/// How a call of the deployer ended.
+/// The result of a call of the deployer.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) exit_code: i32,
     /// The document on stdout.
     pub(crate) report: Value,
-    /// What it said on stderr.
+    /// The text on stderr.
     pub(crate) log: String,
 }
 
@@ -251,20 +250,20 @@ impl Outcome {
         Self { exit_code, report, log }
     }
 
-    /// Panics with everything the deployer said unless it ended so.
+    /// Panics with everything the deployer printed, unless it ended with this exit code.
     pub(crate) fn expect(self, exit_code: i32) -> Self {
         assert_eq!(self.exit_code, exit_code, "{}\n{:#}", self.log, self.report);
         assert_eq!(self.report["exit_code"], json!(exit_code), "{:#}", self.report);
         self
     }
 
-    /// Panics unless this stable word is the reason.
+    /// Panics unless this is the report's `reason`.
     pub(crate) fn because(self, reason: &str) -> Self {
         assert_eq!(self.report["reason"], json!(reason), "{}\n{:#}", self.log, self.report);
         self
     }
 
-    /// Panics unless stderr has all of these words.
+    /// Panics unless stderr contains all of these texts.
     pub(crate) fn says(self, words: &[&str]) -> Self {
         for word in words {
             assert!(self.log.contains(word), "nothing about {word:?} in:\n{}", self.log);

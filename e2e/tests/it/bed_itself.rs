@@ -1,4 +1,4 @@
-//! What e2e/cluster.sh promises beyond a cluster.
+//! What e2e/cluster.sh promises: nothing is left of a cluster that has ended.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::bed::{await_true, root, run};
 
-/// Inside this cluster runs another one, which is ended from outside.
+/// Starts another cluster inside this one, and ends it from outside.
 pub(crate) fn nothing_is_left_of_a_cluster_that_is_ended() {
     for signal in ["INT", "TERM", "KILL"] {
         let mut cluster = Command::new(root().join("e2e/cluster.sh"))
@@ -31,7 +31,7 @@ pub(crate) fn nothing_is_left_of_a_cluster_that_is_ended() {
     }
 }
 
-/// Processes that belong to the cluster in this directory, which all of them have in their environment.
+/// The processes of the cluster in this directory, which they have in their environment.
 fn processes(cluster: &Path) -> usize {
     let variable = format!("RUN={}\0", cluster.display());
     let environments = fs::read_dir("/proc").expect("proc is mounted").flatten();

@@ -12,8 +12,8 @@ use crate::road::{Flaw, Road, flawed_image, image, repository, road};
 use crate::runtime::Runtime;
 use crate::visitors::Visitors;
 
-/// Deploys the first commit, then lets `attempt` deploy the second; that must fail for this reason and with these words,
-/// and the first must be back.
+/// Deploys the first commit, then lets `attempt` deploy the second. The second must fail for this reason and with these
+/// words, and the first must serve again.
 fn fails(name: &str, reason: &str, words: &[&str], attempt: impl FnOnce(&Namespace, &Road) -> Outcome) {
     let road = road();
     let namespace = Namespace::create(name);
@@ -58,7 +58,7 @@ pub(crate) fn an_image_that_is_never_pulled() {
 
 pub(crate) fn a_component_that_ends_at_start() {
     let image = |commit: &str| flawed_image(commit, Flaw::EndsAtStart);
-    // The host's own words, from the log of the container that ended.
+    // The host's last words, from the log of the container that ended.
     fails_as(("ends-at-start", "CrashLoop"), &["request_info.wasm"], &Manifest::quick(), image);
 }
 
@@ -122,7 +122,7 @@ pub(crate) fn a_startup_probe_that_never_succeeds() {
 
 pub(crate) fn a_liveness_probe_that_never_succeeds() {
     let probe = json!({"httpGet": {"path": "/absent", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1});
-    // Alive for too short a time to be available; but ready before, so that a visitor may meet its end.
+    // A new pod dies before it is available, but after it is ready, so a visitor may be connected to it then.
     let manifest = Manifest::quick().with("/spec/minReadySeconds", json!(15)).with_container("/livenessProbe", probe);
     fails("no-liveness", "LivenessProbeFailed", &["HTTP probe failed with statuscode: 404"], |namespace, road| {
         namespace.deploy(road, &manifest, &road.commits[1], &["--rollback"])
@@ -151,7 +151,7 @@ pub(crate) fn pods_that_fit_on_no_node() {
 }
 
 pub(crate) fn a_component_that_crashes_after_it_was_ready() {
-    // Spin's shim says less of an end than an ordinary container does.
+    // Spin's shim reports less about the end of a container than runc does.
     let reason = match Runtime::of_this_run() {
         Runtime::Shim => "StartFailedOrOutOfMemory",
         Runtime::Standalone => "CrashLoop",

@@ -1,7 +1,7 @@
-//! What only a real cluster can show. Runs inside `e2e/cluster.sh run`.
+//! The tests that need a real cluster. They run inside `e2e/cluster.sh run`.
 //!
-//! All of it runs with the image that `RUNTIME` names. With `[by runtime]` as the filter only that runs in which the two
-//! differ, so that the other image need not be put through all of it.
+//! All of them run with the image that `RUNTIME` names. The filter `[by runtime]` selects those in which the two images
+//! differ, which are enough for the other image.
 
 mod attacks;
 mod availability;
@@ -46,7 +46,7 @@ fn by_runtime(trials: Vec<Trial>) -> impl Iterator<Item = Trial> {
     trials.into_iter().map(|trial| trial.with_kind("by runtime"))
 }
 
-/// Tests in namespaces of their own, which mostly wait.
+/// Tests that run several at a time, each in its namespace. They mostly wait.
 fn side_by_side() -> Vec<Trial> {
     let mut tests = trials![
         rules::the_namespace_refuses_what_is_not_restricted,

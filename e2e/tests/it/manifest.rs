@@ -31,8 +31,8 @@ impl Manifest {
         Self(documents)
     }
 
-    /// The shipped one with shorter times, for tests in which their arithmetic is not the matter: old pods are given
-    /// 2 s, and new ones are believed after 1 s.
+    /// The shipped one with shorter times, for tests that do not need the shipped ones: old pods get 2 s to end, and new
+    /// ones count as available after 1 s.
     pub(crate) fn quick() -> Self {
         Self::shipped().hurried()
     }
@@ -43,7 +43,7 @@ impl Manifest {
             .pre_stop(2)
     }
 
-    /// The same, but a new pod is given up after 20 s.
+    /// The same, but with a progress deadline of 20 s.
     pub(crate) fn impatient(self) -> Self {
         self.with("/spec/progressDeadlineSeconds", json!(20))
     }

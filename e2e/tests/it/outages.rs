@@ -24,7 +24,7 @@ fn in_mid_rollout(namespace: &Namespace, road: &Road, manifest: &Manifest, meanw
     })
 }
 
-/// Slow enough for something to happen in the middle of it.
+/// A rollout that takes long enough for something to happen during it.
 fn slow() -> Manifest {
     Manifest::quick().with("/spec/minReadySeconds", json!(3))
 }

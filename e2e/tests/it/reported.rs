@@ -39,7 +39,7 @@ pub(crate) fn pods_of_another_owner_are_nobodys_business() {
 pub(crate) fn one_digest_under_two_names_is_one_image() {
     let road = road();
     let (namespace, manifest) = (Namespace::create("two-names"), Manifest::quick());
-    let commit = &road.commits[3]; // no other test has pulled it yet, or else the nodes know it under both names
+    let commit = &road.commits[3]; // if another test had pulled it, the nodes would know it under both names
     let alias = format!("{}:x", repository("aaa"));
     run(Command::new("docker").args(["tag", &image(commit), &alias]));
     run(Command::new("docker").args(["push", "--quiet", &alias]));

@@ -31,7 +31,7 @@ pub(crate) fn a_commit_replaces_another_and_the_old_pods_are_gone() {
     let namespace = Namespace::create("replaces");
     namespace.deploy(road, &Manifest::quick(), &road.commits[0], &[]).expect(0);
     let outcome = namespace.deploy(road, &Manifest::quick(), &road.commits[1], &[]).expect(0);
-    // Not even one on its way out is still running. The record of one that has ended may stay for a moment.
+    // No old pod still runs, not even one that is being deleted. The object of a pod that has ended may stay for a moment.
     let pods = namespace.get(&["pods", "--field-selector=status.phase!=Succeeded,status.phase!=Failed"]);
     let pods = pods["items"].as_array().expect("a list of pods");
     let images: Vec<_> = pods.iter().map(|pod| &pod["spec"]["containers"][0]["image"]).collect();
@@ -56,6 +56,6 @@ pub(crate) fn old_pods_that_are_slow_to_go_are_waited_for() {
     let outcome = namespace.deploy(road, &Manifest::quick(), &road.commits[1], &[]).expect(0);
     let serving = outcome.report["serving_after_s"].as_f64().expect("it served");
     let replaced = outcome.report["replaced_after_s"].as_f64().expect("it was replaced");
-    // The last old pod is told to go when the last new one is available, and takes its 10 s then.
+    // The last old pod is deleted when the last new one is available, and then takes its 10 s.
     assert!(replaced - serving > 8.0, "{:#}", outcome.report);
 }

@@ -32,8 +32,8 @@ pub(crate) fn pods_run_without_root_and_cannot_write() {
         let of_process = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).expect("the process lives");
         let status = of_process("status");
         assert!(status.contains("\nUid:\t65532\t65532\t65532\t65532\n"), "{status}");
-        // All that the manifest asks for, and so all that there can be; whether a process that is not root gets it, too,
-        // is its runtime's choice: Spin's shim gives it, runc does not.
+        // The manifest asks for this capability only. Whether a process that is not root gets it depends on the runtime:
+        // Spin's shim grants it, runc does not.
         let (bounding, effective): (_, &[_]) = match Runtime::of_this_run() {
             Runtime::Shim => ("0400", &["0000", "0400"]),
             Runtime::Standalone => ("0000", &["0000"]),

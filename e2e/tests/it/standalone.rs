@@ -14,7 +14,7 @@ use crate::visitors;
 
 pub(crate) fn docker_alone_runs_it_and_finds_it_healthy() {
     let docker = |arguments: &[&str]| run(Command::new("docker").args(arguments)).trim().to_owned();
-    // The bed's Docker has no network of its own accord.
+    // The cluster's Docker has no bridge network.
     docker(&["network", "create", "visitors"]);
     let image = image(&road().commits[0]);
     let network = ["--detach", "--network=visitors", "--publish=127.0.0.1::8080"];
@@ -64,7 +64,7 @@ pub(crate) fn heads_that_come_a_byte_a_second_keep_nobody_from_an_answer() {
     assert_eq!(namespace.pods()[0]["status"]["containerStatuses"][0]["restartCount"], 0);
 }
 
-/// Sends a byte of a head a second on each of [`SLOW`] connections; the server may close any.
+/// Sends one byte of a head per second on each of [`SLOW`] connections. The server may close them.
 fn trickle(server: SocketAddr, lasts: Duration) -> io::Result<()> {
     visitors::enter_namespace()?;
     let mut streams = (0..SLOW).map(|_| TcpStream::connect(server)).collect::<io::Result<Vec<_>>>()?;

@@ -1,4 +1,4 @@
-//! The deployer's verdicts, held against the API server's audit log.
+//! Compares the deployer's verdicts with the API server's audit log.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::road::road;
 const ROUNDING: f64 = 0.06;
 const REPLICAS: usize = 3;
 
-/// Every write in a namespace that was taken, in the order of the answers.
+/// Every successful write in a namespace, in the order of the answers.
 pub(crate) fn audited(namespace: &str) -> Vec<Value> {
     let log = fs::read_to_string(format!("{}/audit.log", variable("RUN"))).expect("the API server writes it");
     let events = log.lines().filter(|line| line.contains(namespace)).filter_map(|line| serde_json::from_str(line).ok());
@@ -33,9 +33,9 @@ struct Life {
     created: f64,
     /// Each time that its kubelet said whether it is ready.
     ready: Vec<(f64, bool)>,
-    /// When it was told to go.
+    /// When its deletion was requested.
     terminating: Option<f64>,
-    /// When its containers had ended, or it was deleted for good.
+    /// When its containers had ended, or the object was removed.
     gone: Option<f64>,
 }
 
@@ -72,7 +72,7 @@ fn lives(events: &[Value]) -> BTreeMap<String, Life> {
                 let ready =
                     conditions.filter(|condition| condition["type"] == "Ready").any(|found| found["status"] == "True");
                 life.ready.push((received, ready));
-                // Its containers have ended; only the record of it is left.
+                // Its containers have ended; only the object is left.
                 if pod["status"]["phase"] == "Succeeded" || pod["status"]["phase"] == "Failed" {
                     life.gone.get_or_insert(received);
                 }
@@ -105,7 +105,7 @@ struct Claim {
 }
 
 impl Claim {
-    /// Whatever the log says otherwise.
+    /// Every contradiction between the claim and the log.
     fn contradictions(&self, events: &[Value], lives: &BTreeMap<String, Life>) -> Vec<String> {
         let mut wrong = Vec::new();
         let report = &self.outcome.report;
@@ -163,8 +163,8 @@ fn now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970").as_secs_f64()
 }
 
-/// The shipped manifest, with old pods that take a second and new ones that are believed at once. `DEPLOYS` says how
-/// many, 5 by default.
+/// The shipped manifest, but old pods take a second to end, and new ones are available at once. `DEPLOYS` is the number of
+/// deploys, 5 by default.
 pub(crate) fn no_verdict_contradicts_the_audit_log() {
     let deploys: usize = std::env::var("DEPLOYS").map_or(5, |count| count.parse().expect("DEPLOYS is a number"));
     let road = road();

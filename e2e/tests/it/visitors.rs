@@ -1,4 +1,4 @@
-//! Visitors who keep coming while something happens to what they visit, and what became of each of their requests.
+//! Visitors who send requests while something happens to the cluster, and the result of each request.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-/// Where visitors are: a network namespace without a part in the cluster.
+/// The network namespace of the visitors, which is not part of the cluster.
 const NAMESPACE: &str = "/run/netns/edge";
 /// Six requests a second from each.
 const BETWEEN_REQUESTS: Duration = Duration::from_micros(166_666);
 /// How long a visitor waits for an answer, or for a part of it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Visitors who are still coming.
+/// Visitors who still send requests.
 pub(crate) struct Visitors {
     stop: Arc<AtomicBool>,
     since: Instant,
@@ -32,10 +32,10 @@ pub(crate) struct Visitors {
 pub(crate) struct Tally {
     /// Answers by the commit that gave them.
     pub(crate) answers: BTreeMap<String, usize>,
-    /// Kept connections that were closed before an answer began, so that the request was sent once more
-    /// (RFC 9110 9.2.2). The second time counts as an answer or a failure.
+    /// Kept connections that were closed before an answer began, so the request was sent once more (RFC 9110 9.2.2). The
+    /// result of the second attempt counts as an answer or a failure.
     pub(crate) retried: usize,
-    /// When each came, and what the visitor saw.
+    /// The time of each failure, and what the visitor saw.
     pub(crate) failures: Vec<String>,
     pub(crate) slowest: Duration,
     pub(crate) lasted: Duration,
@@ -59,7 +59,7 @@ impl Visitors {
         let threads = (0..visitors)
             .map(|number| {
                 let stop = Arc::clone(&stop);
-                // Spread over the time between two requests, so that they do not come all at once.
+                // The visitors start at different times, so that their requests do not all come at once.
                 let first = since + BETWEEN_REQUESTS * number / visitors;
                 thread::spawn(move || visit(server, first, number % 2 == 0, &stop))
             })
@@ -67,7 +67,7 @@ impl Visitors {
         Self { stop, since, threads }
     }
 
-    /// Lets no more come, and counts.
+    /// Stops the visitors, and counts.
     pub(crate) fn leave(self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut total = Tally { lasted: self.since.elapsed(), ..Tally::default() };
@@ -85,7 +85,7 @@ impl Visitors {
 }
 
 impl Tally {
-    /// Panics with the failures unless there is none.
+    /// Panics if there are failures.
     pub(crate) fn expect_no_failure(&self) {
         assert!(
             self.failures.is_empty(),
@@ -101,7 +101,7 @@ impl Tally {
     }
 }
 
-/// One GET, from where visitors are.
+/// Sends one GET from the visitors' network namespace.
 pub(crate) fn get(server: SocketAddr, target: &str) -> io::Result<Value> {
     let target = target.to_owned();
     let request = move || -> io::Result<Value> {
@@ -112,7 +112,7 @@ pub(crate) fn get(server: SocketAddr, target: &str) -> io::Result<Value> {
     thread::spawn(request).join().expect("a visitor does not panic")
 }
 
-/// From here on, the calling thread is where visitors are.
+/// Moves the calling thread to the visitors' network namespace.
 pub(crate) fn enter_namespace() -> io::Result<()> {
     Ok(move_into_link_name_space(File::open(NAMESPACE)?.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
@@ -140,7 +140,7 @@ fn visit(server: SocketAddr, first: Instant, keep: bool, stop: &AtomicBool) -> T
             }
         }
         tally.slowest = tally.slowest.max(started.elapsed());
-        // A visitor who was kept waiting does not hurry afterwards.
+        // After a slow answer, the visitor does not send the missed requests.
         due = (due + BETWEEN_REQUESTS).max(Instant::now());
     }
     tally
@@ -179,13 +179,13 @@ impl From<End> for io::Error {
 
 struct Connection {
     stream: TcpStream,
-    /// Until an answer says that it is the last (RFC 9112 9.6).
+    /// False once an answer says that it is the last (RFC 9112 9.6).
     may_be_kept: bool,
 }
 
 /// Why a request got no answer.
 enum End {
-    /// The connection ended, and nothing had come: it may be that the server closed it before it saw the request.
+    /// The connection ended before any byte of an answer. The server may have closed it before it saw the request.
     BeforeAnswer(io::Error),
     Failed(io::Error),
 }
@@ -230,7 +230,7 @@ impl Connection {
     }
 }
 
-/// The body of the answer in `bytes`, as soon as all of it is there, and whether the server closes the connection after it.
+/// The body of the answer in `bytes`, once it is complete, and whether the server closes the connection after it.
 fn whole_body(bytes: &[u8]) -> io::Result<Option<(&[u8], bool)>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
