@@ -76,7 +76,7 @@ fn slow_heads_do_not_keep_others_from_their_answer() {
 }
 
 #[test]
-fn kept_connections_are_closed_last_and_the_oldest_first() {
+fn connections_that_ask_nothing_do_not_close_those_that_are_kept() {
     let host = host(8);
     let mut kept: Vec<_> = (0..4).map(|_| host.connect()).collect();
     for connection in &mut kept {
@@ -85,14 +85,8 @@ fn kept_connections_are_closed_last_and_the_oldest_first() {
     let _slow: Vec<_> = (0..50).map(|_| TcpStream::connect(host.address).unwrap()).collect();
     assert_eq!(host.get("/count").status, 200);
     for connection in &mut kept {
-        assert_eq!(connection.get("/count").status, 200, "an attack does not close what is kept");
-    }
-    let mut others: Vec<_> = (0..5).map(|_| host.connect()).collect();
-    for connection in &mut others {
         assert_eq!(connection.get("/count").status, 200);
     }
-    assert!(kept.remove(0).receive().unwrap().is_none(), "the oldest of nine is closed");
-    assert_eq!(kept[0].get("/count").status, 200);
 }
 
 #[test]
