@@ -6,23 +6,23 @@ use std::process::Command;
 
 use crate::commit::{Commit, short};
 
-/// How the commit to deploy stands to the one that runs.
+/// The relation of the commit to deploy to the one that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Nothing runs yet.
     First,
-    /// The same one: perhaps half deployed.
+    /// The same commit, which may be only partly deployed.
     Same,
     /// The live one is an ancestor, this many commits back.
     Newer(u32),
-    /// Something runs that says of no commit.
+    /// What runs does not name its commit.
     Unlabelled,
-    /// Not newer, or not known to be: why, and what to do about it.
+    /// Not newer, or not known to be newer. Holds the reason and the remedy.
     Refused(String),
 }
 
 impl Order {
-    /// Asks the git repository at `clone` how `new` stands to `live`, a commit as an annotation names it.
+    /// Asks the git repository at `clone` whether `new` is newer than `live`, the commit in an annotation.
     pub(crate) fn of(live: Option<&str>, new: &str, clone: &Path) -> Self {
         let Some(live) = live else {
             return Self::Unlabelled;
@@ -88,7 +88,7 @@ impl Repository<'_> {
         Ok(self.ask(&["rev-parse", "--is-shallow-repository"])? == "true")
     }
 
-    /// By git's exit code: 0 is yes, 1 is no, and 128 is what `cat-file -e` says of a name that it cannot resolve.
+    /// By git's exit code: 0 is yes, 1 is no, and `cat-file -e` exits with 128 if it cannot resolve a name.
     fn answers(&self, arguments: &[&str]) -> Result<bool, String> {
         let output = self.run(arguments)?;
         match (output.status.code(), arguments[0]) {

@@ -1,4 +1,4 @@
-//! From a template to a rollout that has begun: refuse, check, judge, write.
+//! Starts a rollout: refuses bad input, checks the documents, compares the commits, and applies.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::target::Target;
 use crate::template::{Document, Documents};
 use crate::watch::Watch;
 
-/// Before it is read again what became of a write whose answer was lost.
+/// How long to wait before reading whether a write succeeded whose answer was lost.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How to roll out.
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Manner {
     /// How long the rollout may take.
     pub(crate) timeout: Duration,
-    /// Whether a failure is to be followed by a rollback.
+    /// Whether to roll back after a failure.
     pub(crate) rollback: bool,
     /// Whether to stop before anything is changed.
     pub(crate) dry_run: bool,
@@ -38,7 +38,7 @@ pub(crate) struct Manner {
     pub(crate) ignore_order: bool,
 }
 
-/// What an apply left behind.
+/// A rollout that was started.
 pub(crate) struct Applied {
     /// What is waited for.
     pub(crate) target: Target,
@@ -48,12 +48,12 @@ pub(crate) struct Applied {
     pub(crate) incomplete: Option<Ending>,
 }
 
-/// An apply in the making.
+/// The state of an apply that has not finished.
 struct Apply<'a> {
     cluster: Cluster,
     commit: &'a Commit,
     manner: Manner,
-    /// What was said of how the commits stand to each other.
+    /// The sentence about the order of the commits that was printed.
     told: String,
     /// Whether anything was written.
     wrote: bool,
@@ -63,7 +63,7 @@ struct Apply<'a> {
 
 /// Why an attempt to write did not succeed.
 enum Unfinished {
-    /// Somebody wrote in between: read and judge again.
+    /// Somebody else wrote since the object was read, so it must be read and judged again.
     Again,
     Ended(Ending),
 }
@@ -97,7 +97,7 @@ pub(crate) async fn apply(
             documents.deployment.note(AVAILABLE, note(before, watch, (cluster, commit)));
         }
         if std::mem::take(&mut is_first) {
-            // A first deploy starts all pods at once, and the same commit none.
+            // A first deploy starts all pods at once, and a deploy of the same commit starts none.
             let replaced = before.as_ref().filter(|before| revision::commit(before) != Some(commit.as_str()));
             let stated = replaced.and_then(|_| documents.deployment.typed());
             if let Some(warning) = stated.and_then(|stated| pace::too_slow(&stated, manner.timeout)) {
@@ -120,7 +120,7 @@ pub(crate) async fn apply(
 }
 
 impl Apply<'_> {
-    /// What runs now, of every document, the Deployment first.
+    /// The live object of every document, the Deployment first.
     async fn read_live(&self, documents: &Documents) -> Result<Vec<Option<DynamicObject>>, Ending> {
         let mut live = Vec::new();
         for document in documents.all() {
@@ -186,7 +186,7 @@ impl Apply<'_> {
             accepted.push(format!("{kind} {name}"));
         }
         if let Some(live) = live[0].as_ref().filter(|_| self.manner.rollback) {
-            // A rollback writes the Deployment whole.
+            // A rollback replaces the whole Deployment.
             let allowed = self.cluster.dry_replace(live).await;
             if let Err(error @ kube::Error::Api(_)) = &allowed
                 && !matches!(error, kube::Error::Api(status) if status.code == 409)
@@ -198,7 +198,7 @@ impl Apply<'_> {
         Ok(())
     }
 
-    /// Writes what pods read, then the Deployment, then the others.
+    /// Writes the documents that pods read, then the Deployment, then the others.
     async fn write(
         &mut self,
         documents: &Documents,
@@ -244,7 +244,7 @@ impl Apply<'_> {
     ) -> Result<DynamicObject, Unfinished> {
         let written = self.cluster.put(document, live.map(|live| &live.metadata)).await;
         match written {
-            Err(Unwritten::Stale) => return Err(Unfinished::Again), // somebody was faster, or the controller wrote
+            Err(Unwritten::Stale) => return Err(Unfinished::Again), // somebody else or the controller wrote first
             Err(Unwritten::Refused(error)) => {
                 let what = format!("apply {} {}", document.kind(), document.name());
                 return Err(self.cluster.ending(&what, &error).into());
@@ -258,14 +258,14 @@ impl Apply<'_> {
         if let Ok(object) = written {
             return Ok(object);
         }
-        // Whether it was written shows when it is read again.
+        // Reading it again shows whether it was written.
         self.lost = self.lost.or(generation);
         sleep(PAUSE).await;
         Err(Unfinished::Again)
     }
 
-    /// Writes a document that goes with the Deployment, for as long as the Deployment is the one that was applied: of
-    /// two deployers at once, the one that lost it leaves the rest to the other.
+    /// Writes a document beside the Deployment, if the Deployment is still the one that was applied. Of two deployers at
+    /// once, the one whose Deployment was replaced then leaves the other documents to the other.
     async fn put_other(
         &self,
         document: &Document,
@@ -301,7 +301,7 @@ impl Apply<'_> {
     }
 }
 
-/// The number of pods is the autoscaler's, or whoever's the template leaves it to.
+/// Keeps the live number of replicas if an autoscaler owns it, or if the template does not state one.
 fn leave_replicas(documents: &mut Documents, before: &Deployment, autoscaler: Option<&str>, run: Option<&Run>) {
     let replicas = revision::replicas(before);
     let why = match autoscaler {
@@ -315,7 +315,7 @@ fn leave_replicas(documents: &mut Documents, before: &Deployment, autoscaler: Op
     documents.deployment.leave_replicas_at(replicas);
 }
 
-/// Which revision a rollback may go back to, once this one is replaced; the same commit replaces none.
+/// The revision to which a rollback may return. A deploy of the same commit replaces no revision.
 fn note(before: &Deployment, watch: &mut Watch, (cluster, commit): (&Cluster, &Commit)) -> Option<String> {
     while watch.take().is_some() {}
     let replica_sets = watch.snapshot(cluster.now()).replica_sets;
@@ -325,7 +325,7 @@ fn note(before: &Deployment, watch: &mut Watch, (cluster, commit): (&Cluster, &C
     revision::last_available(before, &replica_sets)
 }
 
-/// Somebody applied something else meanwhile.
+/// The end of a run in which somebody applied something else.
 pub(crate) fn superseded(by: &str) -> Ending {
     Ending::new(Reason::Superseded, format!("{by} was applied meanwhile, and its rollout continues"))
 }

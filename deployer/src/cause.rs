@@ -1,4 +1,4 @@
-//! Why a rollout fails: the facts, and the one place where they become a sentence.
+//! The causes of a failed rollout, and the sentences that describe them.
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ pub(crate) struct At {
     pub(crate) node: Option<String>,
 }
 
-/// How often a container was restarted, and whether that settles it.
+/// How often a container was restarted, and whether that is enough to fail the rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Restarts {
     pub(crate) count: i32,
     pub(crate) settled: bool,
 }
 
-/// What the words of a failed pull mean.
+/// The meaning of a failed pull's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pull {
     /// The registry does not have it.
@@ -28,9 +28,9 @@ pub(crate) enum Pull {
     OtherPlatform,
     /// The registry asks for a login, or forbids it.
     Refused,
-    /// The registry is asked too often.
+    /// The registry limits the rate of requests.
     TooOften,
-    /// The name is not one.
+    /// The name is malformed.
     InvalidName,
     /// It is not on the node, and `imagePullPolicy` is Never.
     NeverPulled,
@@ -38,7 +38,7 @@ pub(crate) enum Pull {
     Failed,
 }
 
-/// What kills a container that is not well.
+/// Why the kubelet kills a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
     Liveness,
@@ -54,7 +54,7 @@ pub(crate) enum Refusal {
     Other,
 }
 
-/// Why a rollout fails, or may be about to. `said` is the cluster's own word, whole.
+/// Why a rollout fails, or may fail. `said` is the cluster's own message, unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// `ErrImagePull`, `ImagePullBackOff`, `InvalidImageName`, `ErrImageNeverPull`:
@@ -72,8 +72,8 @@ pub(crate) enum Cause {
     /// `OOMKilled`, which containerd reports from the cgroup's events:
     /// <https://github.com/containerd/containerd/blob/v2.1.0/internal/cri/server/events.go>
     OutOfMemory { at: At, limit: Option<String>, restarts: Restarts },
-    /// 137 of Spin's shim, which a failed start and the kernel's kill for memory share: the shim exits with it on any
-    /// start error, and containerd sees no event of memory:
+    /// Exit code 137 of Spin's shim, after a failed start or an OOM kill. The shim exits with it on any start error, and
+    /// containerd gets no OOM event:
     /// <https://github.com/spinframework/containerd-shim-spin/blob/v0.24.0/containerd-shim-spin/src/engine.rs>
     ShimEnded { at: At, limit: Option<String>, restarts: Restarts },
     /// The event `Killing` after `Unhealthy`:
@@ -94,27 +94,27 @@ pub(crate) enum Cause {
     /// `ReplicaFailure` of the `ReplicaSet`, or `ReplicaSetCreateError` of the Deployment:
     /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/controller/replicaset/replica_set_utils.go>
     NoPod { refusal: Refusal, said: String },
-    /// `PodScheduled` is False for the reason `Unschedulable`; `node_comes` is the autoscaler's word:
+    /// `PodScheduled` is False for the reason `Unschedulable`. `node_comes` is the autoscaler's message:
     /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/scheduler/schedule_one.go>
     Unschedulable { pod: String, node_comes: Option<String>, said: String },
     /// Running, and its readiness probe does not succeed:
     /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/status/generate.go>
     NeverReady { at: At, path: Option<String> },
-    /// Its containers are ready and the pod is not: its node is not ready.
+    /// The containers are ready but the pod is not, because its node is not ready.
     NodeNotReady { pod: String, node: Option<String> },
     /// A condition named in `readinessGates` is not True (`ReadinessGatesNotReady`):
     /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/status/generate.go>
     Gate { pod: String, gate: String, said: String },
-    /// Nothing is said of why a pod does not start, or (None) why there is none.
+    /// Nothing explains why a pod does not start, or (None) why no pod was created.
     NotStarted { pod: Option<String> },
     /// Somebody deleted the Deployment.
     Deleted,
-    /// The pod template names a commit and an image of something else.
+    /// The pod template names a commit, but its image was not built from it.
     ImageChanged { image: String, commit: String },
 }
 
 impl Cause {
-    /// Whether events say more of it than the pod's status does.
+    /// Whether events say more about it than the pod's status.
     pub(crate) fn is_told_by_events(&self) -> bool {
         matches!(
             self,
@@ -179,7 +179,7 @@ impl Cause {
         }
     }
 
-    /// What the cluster itself says of it.
+    /// The cluster's own message.
     pub(crate) fn said(&self) -> Option<&str> {
         let said = match self {
             Self::Image { said, .. }
@@ -199,7 +199,7 @@ impl Cause {
         Some(said).filter(|said| !said.is_empty())
     }
 
-    /// How much it explains where several things are wrong.
+    /// How well it explains a failure, compared with other causes.
     pub(crate) fn strength(&self) -> u8 {
         match self {
             Self::NotStarted { .. } => 0,
@@ -304,12 +304,12 @@ fn named_limit(limit: Option<&str>) -> String {
     limit.map_or_else(String::new, |limit| format!(", memory limit {limit}"))
 }
 
-/// ` on NODE`, once there is one.
+/// ` on NODE`, or nothing if the pod has no node.
 pub(crate) fn on_node(node: Option<&str>) -> String {
     node.map_or_else(String::new, |node| format!(" on {node}"))
 }
 
-/// The innermost of errors that are wrapped from the outside, with what it needs to be understood.
+/// The innermost of several wrapped errors, with as much context as it needs to be understood.
 pub(crate) fn last_sentence(message: &str) -> &str {
     let message = message.trim();
     let mut start = message.len();
@@ -317,8 +317,8 @@ pub(crate) fn last_sentence(message: &str) -> &str {
         let rest = &message[at + 2..];
         let before = message[..at].rsplit(": ").next().unwrap_or_default();
         start = at;
-        // A lone word, an address or the time of day says nothing without what stands before it, and a lone word before
-        // it says of what it is.
+        // A single word, an address or a time means nothing without the part before it, and a single word before a part
+        // says what it is about.
         let is_whole = rest.contains(' ') && !rest.starts_with("http") && !rest.starts_with("current time");
         if is_whole && !before.chars().all(|c| c.is_ascii_alphanumeric()) {
             return rest;

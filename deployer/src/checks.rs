@@ -1,7 +1,7 @@
-//! What a pod's status, its events and its `ReplicaSet` mean for the rollout that they are part of. Pure.
+//! What a pod's status, its events and its `ReplicaSet` mean for the rollout. Pure.
 //!
-//! A failure is certain, or a doubt: whatever may still turn out well is a doubt, and the cluster's own progress
-//! deadline ends the wait for it.
+//! A failure is certain, or it is a doubt. A doubt may still resolve itself, and the cluster's progress deadline ends the
+//! wait for that.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,39 +17,39 @@ use crate::target::Target;
 
 /// How long a kubelet may say that a `ConfigMap` or Secret is missing: its caches lag behind the API server.
 const CONFIGURATION_GRACE: SignedDuration = SignedDuration::from_secs(10);
-/// How long pods may be refused by quota or admission, with none created, before that is certain.
+/// How long quota or admission may refuse all pods before that is a failure.
 const CREATION_GRACE: SignedDuration = SignedDuration::from_secs(10);
-/// How long the scheduler may find no node, where nothing adds one.
+/// How long the scheduler may find no node, unless an autoscaler adds one.
 const SCHEDULING_GRACE: SignedDuration = SignedDuration::from_secs(60);
-/// How long a pod may be without sandbox before its events are looked at.
+/// How long a pod may be without a sandbox before its events are read.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(5);
-/// So many failed sandboxes are no accident.
+/// This many failed sandboxes are a failure.
 const SANDBOX_ATTEMPTS: i32 = 3;
-/// So many pods that the kubelet rejects for one reason are no accident.
+/// This many pods that the kubelet rejects for one reason are a failure.
 const REJECTIONS: usize = 3;
 
-/// What a check comes to.
+/// The result of a check.
 #[derive(Debug)]
 pub(crate) enum Finding {
-    /// Nothing is wrong, as far as it goes.
+    /// The check found nothing wrong.
     Fine,
-    /// Nothing is said; from this time on, events would tell.
+    /// The status says nothing. From this time on, events may explain it.
     Unclear(Timestamp),
-    /// It may still turn out well; time alone may change that at this moment.
+    /// It may still succeed. At this time, it becomes certain without any other change.
     Doubt(Cause, Option<Timestamp>),
-    /// It will not.
+    /// It will not succeed.
     Doomed(Cause),
 }
 
-/// What the checks have to know beside what they check.
+/// What the checks need to know besides the objects that they check.
 pub(crate) struct Checks<'a> {
     pub(crate) target: &'a Target,
     pub(crate) now: Timestamp,
-    /// The events of one pod, by its uid, once they were asked for.
+    /// The events of one pod, by its uid, if they were requested.
     pub(crate) events: Option<&'a (String, Vec<Arc<Event>>)>,
-    /// Until when old pods may be on their way out, and leave room on nodes and in quotas.
+    /// Until when old pods may be terminating. They then free room on nodes and in quotas.
     pub(crate) room_until: Option<Timestamp>,
-    /// When the last one was gone that was on its way out.
+    /// When the last terminating pod was gone.
     pub(crate) room_since: Option<Timestamp>,
 }
 
@@ -62,7 +62,7 @@ impl Checks<'_> {
                 Finding::Doomed(cause) if self.target.is_news(pod) && !self.only_waits(pod, status) => {
                     return Finding::Doomed(cause);
                 }
-                // The cause may be gone, and the kubelet has not tried again since.
+                // The cause may have been repaired, but the kubelet has not tried again since.
                 Finding::Doomed(cause) => worst = Finding::Doubt(cause, None),
                 doubt @ Finding::Doubt(..) if matches!(worst, Finding::Fine) => worst = doubt,
                 _ => {}
@@ -77,8 +77,8 @@ impl Checks<'_> {
         }
     }
 
-    /// Whether the kubelet has not tried again since this run began, although the status is newer: seconds after an
-    /// attempt that failed it writes that it waits.
+    /// Whether the kubelet has not tried again since this run began, although the status is newer. Some seconds after a
+    /// failed attempt it writes that it waits.
     fn only_waits(&self, pod: &Pod, status: &ContainerStatus) -> bool {
         let was = self.target.was(pod).and_then(|was| pod::container_statuses(was).find(|was| was.name == status.name));
         let (Some(was), Some(begun)) = (was, self.target.begun) else { return false };
@@ -120,7 +120,7 @@ impl Checks<'_> {
                 return if restarts.settled { Finding::Doomed(cause) } else { Finding::Doubt(cause, None) };
             }
             "CreateContainerError" | "RunContainerError" => {
-                // A kubelet that is short of time says so in these words, and tries again.
+                // The kubelet uses these words when it runs out of time, and then tries again.
                 let late = ["deadline exceeded", "is reserved for", "timed out"];
                 let settled = reason == "RunContainerError" || !late.iter().any(|words| message.contains(words));
                 let cause = Cause::CannotStart { at: at(pod, status), settled, said };
@@ -139,13 +139,12 @@ impl Checks<'_> {
         }
     }
 
-    /// Restarts count against a container whose pod was made by this rollout; an older one may have restarts behind it
-    /// that are no news.
+    /// Restarts count if this rollout created the pod. An older pod may have restarted before this rollout.
     fn crash(&self, pod: &Pod, status: &ContainerStatus, is_looping: bool) -> Finding {
         let is_young = self.target.made(pod);
         let killed = pod::ends(status).filter(|end| end.reason.as_deref() == Some("OOMKilled")).count();
         let settled = is_looping || (is_young && status.restart_count >= 2) || killed >= 2;
-        // A container of initialisation that ended well has done its work.
+        // An init container that exited with 0 has done its work.
         let end = pod::ends(status).next().filter(|end| end.exit_code != 0 || !pod::is_init(pod, &status.name));
         if !settled && (end.is_none() || !is_young) {
             return Finding::Fine;
@@ -155,7 +154,7 @@ impl Checks<'_> {
         let said = end.and_then(|end| end.message.clone()).unwrap_or_default();
         let events = self.events_of(pod);
         let ended_by = events.and_then(|events| killer(events, &status.name));
-        // What has killed it, only events tell.
+        // Only events say what killed it.
         let is_told = events.is_some() || killed > 0;
         let cause = if killed > 0 {
             Cause::OutOfMemory { at, limit, restarts }
@@ -195,7 +194,7 @@ impl Checks<'_> {
         self.from(since + SCHEDULING_GRACE, cause(None))
     }
 
-    /// A pod with a node and without a sandbox, or a volume, says nothing of why; its events do.
+    /// Only its events explain why a pod with a node lacks a sandbox or a volume.
     fn creating(&self, pod: &Pod) -> Finding {
         let Some(scheduled) = pod::scheduled_since(pod) else { return Finding::Fine };
         let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
@@ -222,7 +221,7 @@ impl Checks<'_> {
             let said = event.message.clone().unwrap_or_else(|| "no reason given".to_owned());
             let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.clone());
             let handler = ["no runtime for", "runtime handler"].iter().any(|words| said.contains(words));
-            // A node that has just joined may still be waiting for its network.
+            // The network of a node that has just joined may not be ready yet.
             let passes = ["network", "cni", "CNI"].iter().any(|word| said.contains(word));
             let times = of(&["FailedCreatePodSandBox"]).map(|event| pod::occurrences(event)).sum::<i32>();
             let cause = Cause::Sandbox { pod: pod::located(pod), class, handler, said };
@@ -238,7 +237,7 @@ impl Checks<'_> {
         }
     }
 
-    /// Quota, admission and limit ranges refuse a pod before there is one.
+    /// Quota, admission and limit ranges refuse a pod before it exists.
     pub(crate) fn creation(&self, deployment: &Deployment, set: Option<&ReplicaSet>, new: &[&Arc<Pod>]) -> Finding {
         let Some((said, refused)) = refusal(deployment, set, self.now) else { return Finding::Fine };
         let since = self.target.since(refused);
@@ -259,7 +258,7 @@ impl Checks<'_> {
             Refusal::RuntimeClassMissing => self.from(since, cause),
             Refusal::Quota if self.room_until.is_some() => Finding::Doubt(cause, self.room_until),
             Refusal::Quota => {
-                // The controller tries again after twice as long each time, so as late as it has tried already.
+                // The controller doubles the time between its attempts, so the next may come as late as all before it took.
                 let room = self.room_since.unwrap_or(since).max(since);
                 self.from(room + CREATION_GRACE.max(room.duration_since(refused)), cause)
             }
@@ -267,9 +266,9 @@ impl Checks<'_> {
         }
     }
 
-    /// Pods that the kubelet rejects are Failed from the beginning, and the `ReplicaSet` makes others without end.
+    /// Pods that the kubelet rejects are Failed at once, and the `ReplicaSet` creates others without end.
     pub(crate) fn rejected<'p>(&self, failed: &[&'p Arc<Pod>]) -> (Finding, Option<&'p Arc<Pod>>) {
-        // These end pods that ran, or that may run elsewhere.
+        // These reasons concern pods that ran, or that may run on another node.
         let passes = ["Evicted", "Preempting", "Terminated", "Shutdown", "NodeLost", "NodeShutdown"];
         let mut by_reason: HashMap<&str, (usize, &Arc<Pod>)> = HashMap::new();
         for &pod in failed {
@@ -292,7 +291,7 @@ impl Checks<'_> {
     }
 }
 
-/// What is to be said of a pod that is not ready when the progress deadline has passed, and of which nothing is known.
+/// The cause to report for a pod that is not ready at the progress deadline, if nothing else is known about it.
 pub(crate) fn never_ready(pod: &Pod) -> Cause {
     let unready = pod::container_statuses(pod)
         .find(|status| !status.ready && status.state.as_ref().is_some_and(|state| state.running.is_some()));
@@ -338,7 +337,7 @@ fn refusal(deployment: &Deployment, set: Option<&ReplicaSet>, now: Timestamp) ->
     refused.then(|| (progressing.message.clone().unwrap_or_default(), since))
 }
 
-/// What has killed a container by its pod's events, and in what words: a probe, or (None) its postStart hook.
+/// What killed a container, according to its pod's events, and the event's message: a probe, or (None) its postStart hook.
 fn killer(events: &[Arc<Event>], name: &str) -> Option<(Option<Probe>, String)> {
     let is_of = |event: &&Arc<Event>| {
         let path = event.involved_object.field_path.as_deref();
@@ -356,17 +355,17 @@ fn killer(events: &[Arc<Event>], name: &str) -> Option<(Option<Probe>, String)> 
 }
 
 fn pull_failure(reason: &str, message: &str, image: &str) -> Pull {
-    // The image's own name may have any of these words in it.
+    // The image's own name may contain any of these words.
     let words = message.replace(image, "").to_lowercase();
     let has = |marks: &[&str]| marks.iter().any(|mark| words.contains(mark));
     match reason {
         "InvalidImageName" => Pull::InvalidName,
         "ErrImageNeverPull" => Pull::NeverPulled,
         _ if has(&["toomanyrequests", "too many requests", "rate limit"]) => Pull::TooOften,
-        // A network that fails, and the page of a proxy in the registry's place, say nothing of the image.
+        // A failed network, or the page of a proxy instead of the registry, says nothing about the image.
         _ if has(&["dial tcp", "i/o timeout", "x509:", "text/html", "<html", "<!doctype"]) => Pull::Failed,
         _ if has(&["no match for platform"]) => Pull::OtherPlatform,
-        _ if has(&["permission denied"]) => Pull::Failed, // of the node's own files
+        _ if has(&["permission denied"]) => Pull::Failed, // concerns the node's own files
         _ if has(&["unauthorized", "forbidden", "denied", "authentication required", "no basic auth"]) => Pull::Refused,
         _ if has(&["not found", "manifest unknown", "name unknown", "does not exist"]) => Pull::Missing,
         _ => Pull::Failed,

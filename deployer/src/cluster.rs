@@ -1,4 +1,4 @@
-//! The API server: every request but the watches, each with a time limit.
+//! All requests to the API server except the watches, each with a time limit.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -30,24 +30,24 @@ use crate::retry::AsTold;
 use crate::template::Document;
 use crate::{kubeconfig, pod};
 
-/// How long the API server may take for an answer.
+/// The time limit of a request.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a connection may take to come about.
+/// The time limit of a connection attempt.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long the API server may be away once something was changed: what has begun should not be left half done.
+/// How long the API server may be unreachable after something was changed, because a started rollout should be finished.
 const OUTAGE: Duration = Duration::from_secs(30);
-/// How often a busy API server is asked before anything was changed.
+/// How often a busy API server is asked before something was changed.
 const ATTEMPTS: u32 = 3;
 /// How many requests may wait to be sent.
 const REQUESTS: usize = 64;
-/// How long a pod may take for an answer through the API server.
+/// The time limit of a request to a pod through the API server.
 pub(crate) const POD_PATIENCE: Duration = Duration::from_secs(5);
-/// What the shipped Role is about.
+/// The resources of the shipped Role.
 const ROLE: [&str; 7] =
     ["deployments", "replicasets", "pods", "events", "services", "poddisruptionbudgets", "horizontalpodautoscalers"];
 
-/// By how much a clock is ahead at least that wrote `date`, in whole seconds, between a request and its answer. On a busy
-/// machine they are seconds apart, which says nothing of the clock.
+/// By how many seconds the clock that wrote `date` is ahead at least. It wrote `date` between a request and its answer, which may
+/// be seconds apart on a busy machine.
 fn ahead(date: Timestamp, sent: Timestamp, received: Timestamp) -> SignedDuration {
     let behind = (date + SignedDuration::from_secs(1)).duration_since(sent).min(SignedDuration::ZERO);
     date.duration_since(received).max(SignedDuration::ZERO) + behind
@@ -68,17 +68,17 @@ pub(crate) struct Cluster {
 
 /// Why an object was not written.
 pub(crate) enum Unwritten {
-    /// It is not what it was when it was read: read and judge again.
+    /// It changed since it was read, so it must be read and judged again.
     Stale,
-    /// Whether it was written is not known: the answer was lost.
+    /// The answer was lost, so it is unknown whether it was written.
     Lost,
-    /// The API server does not take it.
+    /// The API server refused it.
     Refused(Error),
 }
 
 impl Cluster {
-    /// Connects as kubeconfig and `context` say, or from inside a cluster. The namespace is, in this order,
-    /// `namespace`, the context's, or `default`.
+    /// Connects by the kubeconfig and `context`, or from inside a cluster. The namespace is `namespace`, else the context's,
+    /// else `default`.
     pub(crate) async fn connect(context: Option<&str>, namespace: Option<&str>) -> Result<Self, Ending> {
         let mut config = kubeconfig::load(context).await?;
         config.connect_timeout = Some(CONNECT);
@@ -87,7 +87,7 @@ impl Cluster {
         let server = config.cluster_url.to_string();
         let namespace = namespace.unwrap_or(&config.default_namespace).to_owned();
         let place = Place { context: context.map(str::to_owned), namespace };
-        // A credential plugin is run here, and waited for without regard to signals.
+        // This runs a credential plugin, and a signal does not end the wait for it.
         let client = tokio::task::spawn_blocking(move || {
             let builder = ClientBuilder::try_from(config)?.with_layer(&BufferLayer::new(REQUESTS));
             kube::Result::Ok(builder.with_layer(&RetryLayer::new(AsTold::default())).build())
@@ -105,13 +105,13 @@ impl Cluster {
         Ok(Self { client, server, place, ahead: Cell::new(None), changed: false })
     }
 
-    /// The same after something was changed: an API server that is away is then waited for, and what fails leaves the
+    /// The same, for requests after something was changed: they wait for an unreachable API server, and a failure leaves the
     /// rollout undecided.
     pub(crate) fn after_change(&self) -> Self {
         Self { changed: true, ..self.clone() }
     }
 
-    /// The time by the cluster's clock, which all timestamps in statuses are by.
+    /// The time by the cluster's clock, which also writes the timestamps in statuses.
     pub(crate) fn now(&self) -> Timestamp {
         Timestamp::now().saturating_add(self.ahead.get().unwrap_or_default()).unwrap_or(Timestamp::MAX)
     }
@@ -137,7 +137,7 @@ impl Cluster {
         Request::new(DynamicObject::url_path(resource, Some(&self.place.namespace)))
     }
 
-    /// The whole answer to a request, which is repeated while the API server is busy, or away in mid-rollout.
+    /// Sends a request, and repeats it while the API server is busy, or unreachable during a rollout.
     async fn ask<T: DeserializeOwned>(&self, request: Result<http::Request<Vec<u8>>, BuildError>) -> kube::Result<T> {
         let request = request.map_err(Error::BuildRequest)?;
         let deadline = Instant::now() + OUTAGE;
@@ -160,7 +160,7 @@ impl Cluster {
     fn is_worth_repeating(&self, error: &Error, method: &Method, attempt: u32, deadline: Instant) -> bool {
         let is_late = Instant::now() >= deadline;
         match error {
-            Error::Api(status) if status.message.contains("typed patch object") => false, // of a document that is wrong
+            Error::Api(status) if status.message.contains("typed patch object") => false, // the document is wrong
             Error::Api(status) if status.code == 429 || status.code >= 500 => {
                 if self.changed {
                     !is_late
@@ -202,7 +202,7 @@ impl Cluster {
         }
     }
 
-    /// Whether a watch would be let begin. The head of the answer says it.
+    /// Whether a watch is allowed, which the head of the answer says.
     pub(crate) async fn may_watch<K>(&self, fields: &str, labels: &str) -> kube::Result<()>
     where
         K: Resource<Scope = NamespaceResourceScope>,
@@ -218,7 +218,7 @@ impl Cluster {
         timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(late(PATIENCE)))
     }
 
-    /// What runs under the document's name, if anything.
+    /// The live object of the document's name, if it exists.
     pub(crate) async fn live(&self, resource: &ApiResource, name: &str) -> kube::Result<Option<DynamicObject>> {
         match self.ask(self.request_of(resource).get(name, &GetParams::default())).await {
             Err(Error::Api(status)) if status.code == 404 => Ok(None),
@@ -237,15 +237,14 @@ impl Cluster {
         })
     }
 
-    /// The objects of a kind that these labels select, with every field that the server sent.
+    /// The objects of a kind with these labels, with every field that the server sent.
     pub(crate) async fn list(&self, resource: &ApiResource, labels: &str) -> kube::Result<Vec<DynamicObject>> {
         let parameters = ListParams::default().labels(labels);
         let list: ObjectList<DynamicObject> = self.ask(self.request_of(resource).list(&parameters)).await?;
         Ok(list.items)
     }
 
-    /// How the API server calls the objects of the document's kind. Kubernetes' own kinds have plurals that can be
-    /// formed; others are asked for.
+    /// The plural of the document's kind. It can be formed for Kubernetes's own kinds. For others, the API server is asked.
     pub(crate) async fn resource_of(&self, document: &Document) -> kube::Result<ApiResource> {
         let mut resource = document.resource();
         if !resource.group.contains('.') || resource.group.ends_with(".k8s.io") {
@@ -294,13 +293,13 @@ impl Cluster {
 
     async fn dry_create(&self, document: &Document) -> kube::Result<Vec<Taken>> {
         match self.create(document, true).await {
-            // It is there, by now or anyhow. A write would be judged anew.
+            // It exists, and a write would be judged again.
             Err(Error::Api(status)) if status.code == 409 => Ok(Vec::new()),
             created => created.map(|_| Vec::new()),
         }
     }
 
-    /// Whether the object could be written whole, as a rollback does it.
+    /// Whether the object could be replaced, as a rollback does.
     pub(crate) async fn dry_replace(&self, live: &DynamicObject) -> kube::Result<()> {
         self.replace_by(live, true).await.map(|_| ())
     }
@@ -315,11 +314,10 @@ impl Cluster {
         self.ask(request).await
     }
 
-    /// Writes the document over `live`, and over nothing else: not over what somebody wrote since, and where there was
-    /// nothing, not over what somebody has created since.
+    /// Writes the document if the object is still `live`: nobody has written it since, or created it if `live` is None.
     ///
-    /// Every document names its commit, so that no write of another commit leaves the resource version as it was. Of
-    /// two deployers at once the later one is therefore always noticed.
+    /// Every document names its commit, so a write of another commit always changes the resource version. Of two deployers
+    /// at once, the later one is therefore always noticed.
     pub(crate) async fn put(&self, document: &Document, live: Option<&ObjectMeta>) -> Result<DynamicObject, Unwritten> {
         let Some(live) = live else {
             // An apply would create, too, but also change what exists: only a POST is refused then.
@@ -389,7 +387,7 @@ impl Cluster {
         self.text(request, PATIENCE).await
     }
 
-    /// What the pod's first port answers to GET `path`, asked by the API server.
+    /// The answer of the pod's first port to GET `path`, through the API server.
     pub(crate) async fn get_from_pod(&self, pod: &str, path: &str) -> kube::Result<String> {
         let url = format!("/api/v1/namespaces/{}/pods/{pod}/proxy{path}", self.place.namespace);
         self.text(http::Request::get(url).body(Vec::new()).map_err(Error::HttpError)?, POD_PATIENCE).await
@@ -400,7 +398,7 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
-    /// The end of a run that could not `do_it`: the one place where an answer of the API server becomes an exit code.
+    /// The outcome of a run that could not `do_it`. Only this function turns an answer of the API server into an exit code.
     pub(crate) fn ending(&self, do_it: &str, error: &Error) -> Ending {
         let reason = match error {
             _ if self.changed => Reason::AccessLost,
@@ -418,7 +416,7 @@ impl Cluster {
         Ending::new(reason, format!("cannot {do_it}: {}{continues}", self.explain(error)))
     }
 
-    /// The end of a run whose document was refused in the dry run.
+    /// The outcome of a run whose document was refused in the dry run.
     pub(crate) fn refusal(&self, document: &Document, error: &Error) -> Ending {
         let (kind, name, version) = (document.kind(), document.name(), document.resource().api_version);
         match error {
@@ -428,7 +426,7 @@ impl Cluster {
                     "the API server does not know {kind} of {version} as a kind of objects in a namespace, which the template has as {name}: kubectl api-resources"
                 ),
             ),
-            // Also what server-side apply says of fields that it does not know.
+            // Server-side apply uses this status for unknown fields, too.
             Error::Api(status) if status.code == 500 => Ending::new(
                 Reason::DocumentRefused,
                 format!("the dry run of {kind} {name} was refused: {}", status.message),
@@ -437,7 +435,7 @@ impl Cluster {
         }
     }
 
-    /// What went wrong, and what to do where that is known.
+    /// What went wrong, and what to do if that is known.
     pub(crate) fn explain(&self, error: &Error) -> String {
         let namespace = &self.place.namespace;
         match error {
@@ -463,7 +461,7 @@ impl Cluster {
     }
 }
 
-/// Unknown fields and duplicates are errors, also where kube has no option for it.
+/// Makes unknown fields and duplicates errors where kube has no option for that.
 fn strictly(request: &mut http::Request<Vec<u8>>) {
     let joint = if request.uri().query().is_some() { '&' } else { '?' };
     if let Ok(uri) = format!("{}{joint}fieldValidation=Strict", request.uri()).parse() {
@@ -471,7 +469,7 @@ fn strictly(request: &mut http::Request<Vec<u8>>) {
     }
 }
 
-/// An answer that is no success; what is not the API server's own word is shown as it came.
+/// An unsuccessful answer. One that is not the API server's own is shown unchanged.
 fn refused(status: StatusCode, body: &[u8]) -> Error {
     let own = serde_json::from_slice(body).ok().filter(|own: &kube::core::Status| own.code != 0);
     let text = || {
@@ -481,7 +479,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Error {
     Error::Api(Box::new(own.unwrap_or_else(text)))
 }
 
-/// The verb and the resource that somebody has no right to:
+/// The verb and the resource that are forbidden:
 /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/staging/src/k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go>
 fn missing_verb(message: &str) -> Option<(&str, &str)> {
     let (_, what) = message.split_once(" cannot ")?;
@@ -508,7 +506,7 @@ fn is_timeout(error: &Error) -> bool {
     matches!(error, Error::Service(error) if error.is::<Late>())
 }
 
-/// The pod's own words in an answer that is no success.
+/// The pod's own words in an unsuccessful answer.
 pub(crate) fn answer_of(error: &Error) -> String {
     match error {
         Error::Api(status) => format!("{} {}", status.code, status.message),
@@ -519,19 +517,19 @@ pub(crate) fn answer_of(error: &Error) -> String {
 fn unwritten(error: Error) -> Unwritten {
     match error {
         Error::Api(status) if status.code == 409 => Unwritten::Stale,
-        // It was there when it was read.
+        // It existed when it was read.
         Error::Api(status) if status.code == 404 && !is_of_namespace(&status) => Unwritten::Stale,
         Error::Api(_) | Error::BuildRequest(_) | Error::Auth(_) => Unwritten::Refused(error),
         _ => Unwritten::Lost,
     }
 }
 
-/// Whether it is the namespace that is not there.
+/// Whether the namespace does not exist.
 fn is_of_namespace(status: &kube::core::Status) -> bool {
     status.message.starts_with("namespaces ")
 }
 
-/// An error with its sources, each once: kube's texts repeat some of them.
+/// An error with its sources, without the repetitions in kube's texts.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string().trim_start_matches("ServiceError: ").to_owned();
     let mut source = error.source();

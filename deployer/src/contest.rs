@@ -1,4 +1,4 @@
-//! Writes that somebody else was faster with.
+//! Writes that fail because somebody else wrote first.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use crate::commit::COMMIT;
 use crate::outcome::{Ending, Reason};
 
-/// For how long somebody may keep writing to the same objects before that is no coincidence.
+/// How long somebody else may keep writing to the same objects before the run gives up.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What one write needs, and how long somebody has been in its way.
+/// One write, and since when somebody else has been writing to the same objects.
 pub(crate) struct Contest {
     what: String,
     seen: Option<Vec<Option<ObjectMeta>>>,
@@ -20,12 +20,12 @@ pub(crate) struct Contest {
 }
 
 impl Contest {
-    /// Nobody is in the way yet of a write to `what`.
+    /// For a write to `what`, before its first attempt.
     pub(crate) fn of(what: String) -> Self {
         Self { what, seen: None, since: None }
     }
 
-    /// Has the next attempt made over these objects, as they were just read.
+    /// Prepares the next attempt, on the objects that were just read.
     ///
     /// # Errors
     /// When somebody has kept writing to them for too long.
@@ -46,8 +46,7 @@ impl Contest {
     }
 }
 
-/// Whether what was written meanwhile are statuses alone, as controllers write them. Of a kind that counts no
-/// generations that cannot be told.
+/// Whether only statuses were written in the meantime, as controllers do. For kinds without a generation, this is unknown.
 fn is_of_status(seen: &[Option<ObjectMeta>], now: &[Option<ObjectMeta>]) -> bool {
     let intent = |object: &Option<ObjectMeta>| {
         let ObjectMeta { uid, generation, annotations, resource_version, .. } = object.clone()?;

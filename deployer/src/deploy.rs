@@ -1,4 +1,4 @@
-//! The order of work of a rollout: refuse, check, judge, apply, watch, prove; and on failure say why, and roll back.
+//! The order of work of a rollout: refuse bad input, check, compare, apply, watch, prove. On failure, report why and roll back.
 
 use std::path::PathBuf;
 
@@ -18,11 +18,11 @@ use crate::rollout::Trouble;
 use crate::template::{self, Documents};
 use crate::watch::Watch;
 
-/// What is asked for.
+/// The request of the command line.
 pub(crate) struct Request {
-    /// The image, its tag the beginning of the commit.
+    /// Its tag is a prefix of the commit.
     pub(crate) image: Image,
-    /// The commit.
+    /// The one that the image was built from.
     pub(crate) commit: Commit,
     /// The file with `<IMAGE>` in it.
     pub(crate) template: PathBuf,
@@ -30,7 +30,7 @@ pub(crate) struct Request {
     pub(crate) manner: Manner,
 }
 
-/// Reads the template and refuses whatever can be refused without asking anybody.
+/// Reads the template, and refuses what can be refused without a request.
 pub(crate) fn read(request: &Request, namespace: Option<&str>) -> anyhow::Result<Documents> {
     let documents = render(&request.image, &request.commit, &request.template)?;
     documents.check_deadline(request.manner.timeout)?;
@@ -92,7 +92,7 @@ pub(crate) async fn deploy(
     }
 }
 
-/// Proved, and said.
+/// Proves the commit, and reports the result.
 async fn done(
     cluster: &Cluster,
     request: &Request,
@@ -132,7 +132,7 @@ async fn failed(
     Ending::new(trouble.cause.reason(), format!("{trouble}, {after:.1} s after the apply"))
 }
 
-/// The commands that help whatever happened, where the verdict has none of its own.
+/// The commands that help after any failure, if the verdict has no better ones.
 pub(crate) fn look_further(ending: &Ending, run: &mut Run) {
     let (Some(place), Some(name)) = (&run.place, &run.deployment) else { return };
     let continues = match ending.reason {

@@ -1,4 +1,4 @@
-//! What to show of a failed rollout: what the cluster says of the pod, what the pod wrote, and where to look further.
+//! The evidence of a failed rollout: the pod's state and events, its log, and the commands to look further.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::ResourceExt as _;
@@ -9,13 +9,13 @@ use crate::pod;
 use crate::report::Run;
 use crate::rollout::{Snapshot, Trouble};
 
-/// Lines of a log that are shown.
+/// How many lines of a log are shown.
 const LOG_LINES: i64 = 10;
-/// Different events that are shown.
+/// How many different events are shown.
 const EVENTS: usize = 4;
 
-/// Gathers the evidence for `trouble`. What cannot be had is left out: a diagnosis must not fail. Where a rollback
-/// follows, the pod will be gone, and what is to be looked at is what outlives it.
+/// Gathers the evidence for `trouble`. It leaves out what cannot be read, because a diagnosis must not fail. If a rollback
+/// follows, it deletes the pod, so the suggested commands are about what remains.
 pub(crate) async fn diagnose(
     cluster: &Cluster,
     trouble: &Trouble,
@@ -46,7 +46,7 @@ pub(crate) async fn diagnose(
             run.evidence.extend(health(cluster, pod, &status.name).await);
         }
         if let Cause::ShimEnded { at, .. } = cause {
-            // The shim has written nothing to the container's log by then.
+            // The shim writes nothing to the container's log before that.
             run.evidence.push(format!(
                 "node {}: containerd's log says run_wasi ERROR where the start failed, the kernel's log names a kill for memory",
                 at.node.as_deref().unwrap_or_default()
@@ -64,7 +64,7 @@ pub(crate) async fn diagnose(
     run.commands.extend(commands.iter().map(|command| ("look", place.kubectl(command))));
 }
 
-/// The pod's own state, in a line.
+/// The pod's own state, in one line.
 pub(crate) fn headline(pod: &Pod, cause: &Cause) -> String {
     let mut text = format!("pod {}", pod::located(pod));
     let status = container(pod, cause).or_else(|| {
@@ -106,10 +106,10 @@ fn sentence(event: &Event) -> String {
     format!("event {reason}{times}: {}", event.message.as_deref().unwrap_or_default())
 }
 
-/// The end of a log, and the option that shows it again; None if there is none to be had.
+/// The end of a log, and the option that shows it again. None if it cannot be read.
 async fn log(cluster: &Cluster, pod: &str, container: &str, previous: bool) -> (Vec<String>, Option<&'static str>) {
     let mut last = None;
-    // The record of the previous life may be gone already.
+    // The log of the previous container may be gone already.
     for (is_wanted, previous, whose, flag) in
         [(previous, true, "log of the previous container", " --previous"), (true, false, "log", "")]
     {
@@ -123,7 +123,7 @@ async fn log(cluster: &Cluster, pod: &str, container: &str, previous: bool) -> (
     (last.into_iter().collect(), None)
 }
 
-/// What the readiness probe is told, asked once more by way of the API server.
+/// The answer that the readiness probe gets, requested again through the API server.
 async fn health(cluster: &Cluster, pod: &Pod, container: &str) -> Option<String> {
     let path = pod::readiness_path(pod, container)?;
     Some(match cluster.get_from_pod(&pod.name_any(), path).await {

@@ -1,4 +1,4 @@
-//! The rollout as it goes on: each change is judged, and what a person wants to know of it is told.
+//! Follows a rollout: judges each change, and prints what a person wants to know about it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -20,26 +20,25 @@ use crate::rollout::{Assessment, Snapshot, Trouble, Verdict, assess};
 use crate::target::Target;
 use crate::watch::{Watch, of_server};
 
-/// One line about an API server that is away does for so long.
+/// The time between two lines about an API server that cannot be reached.
 const QUIET: Duration = Duration::from_secs(30);
-/// How long after an error of a watch it may still lag behind: longer than between two attempts to begin it again.
+/// How long after an error a watch may lag behind. Longer than the time between two attempts to start it again.
 const BLINDNESS: Duration = Duration::from_millis(800);
-/// How long we must be refused before that is believed: an API server that has just started knows no role yet.
+/// How long the API server must refuse us before we give up. One that has just started does not know the roles yet.
 const REFUSAL: Duration = Duration::from_secs(10);
-/// Changes that come within so long are judged together.
+/// Changes within this time are judged together.
 const TOGETHER: Duration = Duration::from_millis(200);
-/// More pods of which one thing is true are counted, not named.
+/// A line names at most this many pods.
 const HANDFUL: usize = 5;
-/// So many times as long as a judgement takes is at least left to what is judged.
+/// After each judgement, at least this many times its duration passes before the next.
 const LEISURE: u32 = 9;
 
-/// How a rollout ended, and what was to be seen then.
+/// How a rollout ended, and its state at that time.
 pub(crate) struct Followed {
-    /// How.
     pub(crate) end: End,
-    /// What the stores held.
+    /// The content of the stores.
     pub(crate) seen: Snapshot,
-    /// What was made of it.
+    /// The judgement on it.
     pub(crate) assessment: Assessment,
 }
 
@@ -49,13 +48,13 @@ pub(crate) enum End {
     Done,
     /// It will not succeed.
     Failed(Box<Trouble>),
-    /// Something else was applied: what.
+    /// Something else was applied. Holds a description of it.
     Superseded(String),
-    /// Time is up.
+    /// The time limit has passed.
     TimedOut,
 }
 
-/// What is followed, since when, for how long at most.
+/// What is followed, since when, and the time limit.
 pub(crate) struct Task<'a> {
     pub(crate) target: &'a Target,
     pub(crate) since: Instant,
@@ -65,7 +64,7 @@ pub(crate) struct Task<'a> {
 /// Follows a rollout until it is decided.
 ///
 /// # Errors
-/// Only where the API server does not let us look any longer; one that is away is waited for.
+/// When the API server keeps refusing our requests. If it cannot be reached, the function waits for it.
 pub(crate) async fn follow(
     cluster: &Cluster,
     watch: &mut Watch,
@@ -79,7 +78,7 @@ pub(crate) async fn follow(
         let mut recheck = deadline;
         let mut leisure = Duration::ZERO;
         if let Some(sight) = progress.blind_until() {
-            // What is known may be out of date, and time alone must make nothing certain of it.
+            // The stores may be out of date, so elapsed time must not make anything certain.
             recheck = sight;
         } else if watch.is_complete() {
             let (began, now) = (Instant::now(), cluster.now());
@@ -158,13 +157,13 @@ pub(crate) fn before(watch: &mut Watch, cluster: &Cluster, target: &Target) -> S
     }
 }
 
-/// What was told already.
+/// What was printed already.
 struct Progress<'a> {
     task: &'a Task<'a>,
-    /// The uids of pods that were available, and how many of them no line has told of.
+    /// The uids of pods that were available, and how many of them were not printed.
     announced: HashSet<String>,
     untold: i32,
-    /// The kinds of doubts, and containers of which they are.
+    /// The kinds of doubts, and the containers that they concern.
     doubted: Vec<(Reason, String)>,
     /// The uids of old pods that should be gone, and the nodes they are on.
     overdue: HashSet<String>,
@@ -173,7 +172,7 @@ struct Progress<'a> {
     had_old: bool,
     is_serving: bool,
     last_trouble: Option<Instant>,
-    /// When the API server first refused us, and when last.
+    /// When the API server refused us first and last.
     refused: Option<(Instant, Instant)>,
 }
 
@@ -228,7 +227,7 @@ impl<'a> Progress<'a> {
         output.show(|| format!("{available} of {desired} available, {} old to go", assessment.old));
     }
 
-    /// Seconds since the apply; of a rollback they are not those that were asked for.
+    /// Seconds since the apply, which in a rollback is not the deploy's.
     fn after(&self) -> Option<f64> {
         (!self.task.target.undoing).then(|| seconds(self.task.since.elapsed()))
     }
@@ -241,7 +240,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Each kind once, however many pods it is true of.
+    /// Prints each kind once, for however many pods.
     fn warn_of_doubts(&mut self, doubts: &[Trouble], output: &Output) {
         for doubt in doubts {
             let kind = |doubt: &Trouble| (doubt.cause.reason(), doubt.cause.container().unwrap_or_default().to_owned());
@@ -259,7 +258,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// A line for each node: where one is lost, it is all of its pods that stay. The document has every pod.
+    /// Prints one line for each node, because all pods of a lost node stay. The JSON document names every pod.
     fn warn_of_overdue(&mut self, overdue: &[Arc<Pod>], output: &Output) {
         let mut by_node: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
         for pod in overdue {
@@ -277,14 +276,14 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// A line for each pod up to ten of them, then one for each tenth of all.
+    /// Prints a line for each of the first ten pods, then one for each tenth of all.
     fn announce(&mut self, assessment: &Assessment, output: &Output) {
         let begun = self.task.target.begun.map(Timestamp::as_second);
         let desired = assessment.desired.max(1);
         for pod in &assessment.available {
             let Some(uid) = pod.metadata.uid.as_ref().filter(|uid| !self.announced.contains(*uid)) else { continue };
             self.announced.insert(uid.clone());
-            // Pods that were available before it all began are no progress. Timestamps have whole seconds.
+            // Pods that were available before the rollout began are not progress. Timestamps have whole seconds.
             if pod::ready_since(pod).is_some_and(|since| begun.is_some_and(|begun| since.as_second() < begun)) {
                 continue;
             }
@@ -302,12 +301,12 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// When the watches will have caught up, if one of them was in trouble just now.
+    /// When the watches will have caught up, if one of them had an error recently.
     fn blind_until(&self) -> Option<Instant> {
         self.last_trouble.map(|last| last + BLINDNESS).filter(|&sight| sight > Instant::now())
     }
 
-    /// Whether we were refused for so long that it is meant.
+    /// Whether we were refused for long enough to give up.
     fn is_shut_out(&mut self) -> bool {
         let now = Instant::now();
         let began = match self.refused {
@@ -318,14 +317,14 @@ impl<'a> Progress<'a> {
         now - began >= REFUSAL
     }
 
-    /// An API server that is away is worth a line and no more; one that goes on shutting us out ends the watch.
+    /// Prints a line if the API server cannot be reached. If it keeps refusing us, the watch ends.
     fn note_trouble(&mut self, cluster: &Cluster, change: watcher::Result<()>, run: &mut Run) -> Result<(), Ending> {
         let Some(error) = change.err().and_then(of_server) else { return Ok(()) };
-        // What happens until the lists are whole again is not seen.
+        // Changes are missed until the lists are complete again.
         run.sight.get_or_insert_default().fewest = None;
         if let kube::Error::Api(status) = &error {
             match status.code {
-                410 => return Ok(()), // too far behind: the watcher lists anew
+                410 => return Ok(()), // too far behind; the watcher lists again
                 401 | 403 if self.is_shut_out() => return Err(cluster.ending("watch the rollout any longer", &error)),
                 _ => {}
             }

@@ -30,7 +30,7 @@ impl Image {
         &self.whole[self.repository + 1..end]
     }
 
-    /// Refuses an image whose tag is not the beginning of `commit`: it was built from something else.
+    /// Refuses an image whose tag is not a prefix of `commit`, because it was built from something else.
     pub(crate) fn check_tag(&self, commit: &Commit) -> Result<()> {
         ensure!(
             self.tag().len() >= 7 && commit.as_str().starts_with(self.tag()),
@@ -103,8 +103,8 @@ fn is_path_component(part: &str) -> bool {
         && part.split(of_name).all(|joint| matches!(joint, "" | "." | "_" | "__") || joint.bytes().all(|b| b == b'-'))
 }
 
-/// The digest in the `imageID` of a container's status. The name before it is the one under which the node first got
-/// the content, and says nothing:
+/// The digest in the `imageID` of a container's status. The name before it is the one under which the node first pulled
+/// the content, so it may differ from the image's name:
 /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/kuberuntime/kuberuntime_container.go>
 pub(crate) fn digest_of(image_id: &str) -> Option<&str> {
     let digest = image_id.rsplit_once('@').map_or(image_id, |(_, digest)| digest);

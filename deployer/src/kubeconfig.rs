@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::outcome::{Ending, Reason};
 
-/// How long a credential plugin may take; one that asks a person for a login takes a while.
+/// The time limit of a credential plugin, which may ask a person to log in.
 const PLUGIN_PATIENCE: Duration = Duration::from_mins(1);
 
 /// How to reach the cluster of `context`, or of the current one, or the one that this runs in.
@@ -38,7 +38,7 @@ pub(crate) async fn load(context: Option<&str>) -> Result<Config, Ending> {
         complete(cluster);
     }
     for exec in files.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()?.exec.as_mut()) {
-        // Its words are then ours to print, and no plugin waits for an answer that nobody can give.
+        // We can then print the plugin's messages, and no plugin waits for input that cannot come.
         if !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
             exec.interactive_mode = Some(ExecInteractiveMode::Never);
         }
@@ -68,7 +68,7 @@ fn paths() -> Vec<PathBuf> {
     }
 }
 
-/// What the files say together; those that are not there are skipped.
+/// Merges the files, and skips those that do not exist.
 fn read(paths: &[PathBuf]) -> anyhow::Result<Option<Kubeconfig>> {
     let mut merged: Option<Kubeconfig> = None;
     for path in paths.iter().filter(|path| path.exists()) {
@@ -82,7 +82,7 @@ fn read(paths: &[PathBuf]) -> anyhow::Result<Option<Kubeconfig>> {
     Ok(merged)
 }
 
-/// A server without a scheme is one of HTTPS if anything is said of certificates, else of HTTP:
+/// A server without a scheme is reached by HTTPS if the kubeconfig mentions certificates, else by HTTP:
 /// <https://github.com/kubernetes/client-go/blob/v0.34.0/rest/url_utils.go>
 fn complete(cluster: &mut Cluster) {
     let is_tls = cluster.certificate_authority.is_some()
@@ -114,7 +114,7 @@ fn check_names(files: &Kubeconfig, context: Option<&str>) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The proxy that the kubeconfig names for the cluster of the context; `NO_PROXY` does not concern it:
+/// The proxy that the kubeconfig names for the cluster of the context. `NO_PROXY` does not apply to it:
 /// <https://github.com/kubernetes/client-go/blob/v0.34.0/tools/clientcmd/client_config.go>
 fn proxy_of(files: &Kubeconfig, context: Option<&str>) -> Option<String> {
     let context = context.or(files.current_context.as_deref())?;
@@ -136,7 +136,7 @@ fn proxy_of_environment(server: &http::Uri) -> Option<String> {
     (!passes).then_some(proxy)
 }
 
-/// Whether `server` is asked without a proxy. This machine always is.
+/// Whether `server` is reached without a proxy, as this machine always is.
 fn is_direct(server: &http::Uri, no_proxy: &str) -> bool {
     let host = server.host().unwrap_or_default().trim_matches(['[', ']']).to_lowercase();
     let address: Option<IpAddr> = host.parse().ok();
@@ -169,8 +169,8 @@ fn is_direct(server: &http::Uri, no_proxy: &str) -> bool {
     })
 }
 
-/// Runs a credential plugin once, so that one that is missing, fails or hangs is told by its name and in its words. The
-/// client runs it again for itself, and whenever its credentials expire.
+/// Runs a credential plugin once, so that an error names a plugin that is missing, fails or hangs, and quotes its output. The
+/// client runs the plugin again when it needs credentials.
 async fn check_plugin(exec: &ExecConfig) -> Result<(), Ending> {
     let name = exec.command.as_deref().unwrap_or_default();
     let failed = |why: String| {

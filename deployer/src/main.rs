@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// clap has the words; where a program listens, it gets its document, too.
+/// Prints clap's message, and with `-o json` also the JSON document.
 fn usage(error: &clap::Error) -> ExitCode {
     drop(error.print());
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -94,7 +94,7 @@ fn conclude(place: &Where, work: impl AsyncFnOnce(&mut Run) -> Result<Ending, En
     let ending = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let ending = runtime.block_on(until_signalled(work, &mut run));
-            runtime.shutdown_background(); // a name that is still being looked up holds nobody back
+            runtime.shutdown_background(); // does not wait for a DNS lookup that still runs
             ending
         }
         Err(error) => Ending::new(Reason::InvalidInput, format!("cannot begin: {error}")),
@@ -144,12 +144,12 @@ async fn connect(place: &Where, namespace: Option<&str>, name: &str, run: &mut R
     Ok(cluster)
 }
 
-/// Prints the documents. Local, so that its answer is the same with and without a cluster.
+/// Prints the documents. It sends no request, so the output does not depend on a cluster.
 fn render(build: &Build) -> u8 {
     let documents = deploy::render(&build.image, &build.commit, &build.template);
     match documents.and_then(|documents| documents.yaml()) {
         Ok(yaml) => {
-            drop(std::io::stdout().write_all(yaml.as_bytes())); // whoever reads no further has what they came for
+            drop(std::io::stdout().write_all(yaml.as_bytes())); // fails if the reader has closed the pipe, which is no error
             0
         }
         Err(error) => finish(&Run::start(), &Ending::invalid(&error), Format::Text),

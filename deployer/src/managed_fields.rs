@@ -8,10 +8,10 @@ use serde_json::Value;
 /// The name under which this program applies.
 pub(crate) const MANAGER: &str = "deployer";
 
-/// What `kubectl apply` calls itself where it computes the change by itself.
+/// The manager's name of client-side `kubectl apply`.
 const CLIENT_SIDE_APPLY: &str = "kubectl-client-side-apply";
 
-/// A field that somebody else has set, and that the template sets to another value.
+/// A field that another manager has set, and that the template sets to another value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
     /// For example `.spec.replicas`.
@@ -20,7 +20,7 @@ pub(crate) struct Taken {
     pub(crate) manager: String,
 }
 
-/// What others own by the managed fields `before` and have lost by those of `after`.
+/// The fields that other managers own in `before` and no longer own in `after`.
 pub(crate) fn taken(before: &[ManagedFieldsEntry], after: &[ManagedFieldsEntry]) -> Vec<Taken> {
     let mut taken = Vec::new();
     for entry in before {
@@ -56,7 +56,7 @@ fn collect(fields: &Value, path: &str, paths: &mut Vec<String>) {
             Some(("f", name)) => format!(".{name}"),
             Some(("k", keys)) => format!("[{}]", keys.trim_start_matches('{').trim_end_matches('}')),
             Some((_, value)) => format!("[{value}]"),
-            None => continue, // a dot: that the parent itself is there
+            None => continue, // a dot stands for the parent itself
         };
         is_leaf = false;
         collect(below, &format!("{path}{step}"), paths);
@@ -66,9 +66,8 @@ fn collect(fields: &Value, path: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// The managed fields with everything that is left of client-side apply, and of this program's own creating and rolling back,
-/// entered as applied by this program, so that a field which the template no longer states goes away with it.
-/// None if there is nothing to migrate.
+/// Migrates the managed fields: what client-side apply, or a creation or rollback by this program, still owns becomes applied by
+/// this program. A field that the template no longer states is then removed. None if there is nothing to migrate.
 pub(crate) fn migrated(entries: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
     let is_left = |entry: &ManagedFieldsEntry| {
         entry.operation.as_deref() == Some("Update")

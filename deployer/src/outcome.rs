@@ -5,7 +5,7 @@ use std::fmt;
 /// Exit code and first word of the verdict, and the causes that end so.
 macro_rules! reasons {
     ($($code:literal $word:literal { $($reason:ident)+ })+) => {
-        /// Why a run did not end with what was asked for. The names are the words of the document's `reason`.
+        /// Why a run did not succeed. The names are the words of the document's `reason`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum Reason {
             $($(
@@ -64,14 +64,14 @@ impl fmt::Display for Reason {
 /// The end of a run with the sentence that explains it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ending {
-    /// None where what was asked for is so.
+    /// None if the run succeeded.
     pub(crate) reason: Option<Reason>,
     /// One line, the cause first.
     pub(crate) cause: String,
 }
 
 impl Ending {
-    /// What was asked for is so.
+    /// The run succeeded.
     pub(crate) fn done(cause: impl Into<String>) -> Self {
         Self { reason: None, cause: cause.into() }
     }
@@ -81,7 +81,7 @@ impl Ending {
         Self { reason: Some(reason), cause: cause.into() }
     }
 
-    /// Bad input, told with everything that `error` has around it.
+    /// Bad input, with the whole chain of `error`.
     pub(crate) fn invalid(error: &anyhow::Error) -> Self {
         Self::new(Reason::InvalidInput, format!("{error:#}"))
     }

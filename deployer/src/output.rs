@@ -1,4 +1,4 @@
-//! What a run tells while it goes on: lines on stderr, and on a terminal what is waited for.
+//! What a run prints while it works: lines on stderr, and on a terminal what it waits for.
 
 use std::cell::RefCell;
 use std::io::{IsTerminal as _, Write as _};
@@ -21,46 +21,46 @@ impl Output {
         Self { started: Instant::now(), spinner, warnings: RefCell::default() }
     }
 
-    /// A line that stays: something happened.
+    /// Prints a line for an event.
     pub(crate) fn say(&self, text: &str) {
         let elapsed = format!("+{:.1}s", self.started.elapsed().as_secs_f64());
         self.line(&format!("{} {elapsed:>7}  {text}", Timestamp::now().strftime("%H:%M:%SZ")));
     }
 
-    /// A line that stays, and a sentence for the document.
+    /// Prints a warning, and adds it to the JSON document.
     pub(crate) fn warn(&self, text: &str) {
         self.say(&format!("warning: {text}"));
         self.note(text);
     }
 
-    /// A sentence for the document alone, where the lines count what it names.
+    /// Adds a warning to the JSON document only, because a printed line summarises it.
     pub(crate) fn note(&self, text: &str) {
         self.warnings.borrow_mut().push(clean(text));
     }
 
-    /// What was warned of, once each.
+    /// All warnings, without repetitions.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.warnings.borrow().clone()
     }
 
-    /// On a terminal, what is waited for at this moment; nothing elsewhere.
+    /// Shows on a terminal what the run waits for at this moment. Prints nothing elsewhere.
     pub(crate) fn show(&self, text: impl FnOnce() -> String) {
         if let Some(spinner) = &self.spinner {
             spinner.set_message(clean(&text()));
         }
     }
 
-    /// A line without a time.
+    /// Prints a line without a time.
     pub(crate) fn line(&self, text: &str) {
         let text = clean(text);
-        let write = || drop(writeln!(std::io::stderr(), "{text}")); // a log that is gone stops no rollout
+        let write = || drop(writeln!(std::io::stderr(), "{text}")); // a closed log must not stop the rollout
         match &self.spinner {
             Some(spinner) => spinner.suspend(write),
             None => write(),
         }
     }
 
-    /// Nothing is waited for any longer.
+    /// Removes what `show` shows on a terminal.
     pub(crate) fn stop(&self) {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
@@ -81,8 +81,8 @@ pub(crate) fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10.0).round() / 10.0
 }
 
-/// One line that drives no terminal, whatever a pod, a registry or an admission webhook wrote: control characters
-/// and those that turn the direction of text become visible.
+/// Makes text from a pod, a registry or an admission webhook safe for a terminal, on one line: control characters and those
+/// that change the direction of text become visible.
 pub(crate) fn clean(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.trim_end().chars() {

@@ -1,4 +1,4 @@
-//! How long a rolling update takes at least, by what the Deployment states.
+//! The shortest time in which the Deployment's settings allow a rolling update.
 
 use std::time::Duration;
 
@@ -6,12 +6,11 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// From the creation of a pod until it is ready, where all goes well: the image is pulled, the container starts, and the
-/// probe asks for the first time.
+/// From the creation of a pod until it is ready, without problems: the image is pulled, the container starts, and the first
+/// probe succeeds.
 const START: i32 = 5;
 
-/// A rolling update that takes longer than `limit` by arithmetic alone: how long, and what to do. None where there is
-/// time enough.
+/// If the rolling update must take longer than `limit`: how long, and what to do. None if the time is sufficient.
 pub(crate) fn too_slow(deployment: &Deployment, limit: Duration) -> Option<String> {
     let spec = deployment.spec.as_ref()?;
     let pods = spec.replicas.unwrap_or(1);
@@ -31,7 +30,7 @@ pub(crate) fn too_slow(deployment: &Deployment, limit: Duration) -> Option<Strin
     ))
 }
 
-/// How many pods are replaced at the same time; None where all are.
+/// How many pods are replaced at the same time. None for all.
 /// <https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#rolling-update-deployment>
 fn at_once(spec: &DeploymentSpec, pods: i32) -> Option<i32> {
     let strategy = spec.strategy.as_ref();
@@ -44,7 +43,7 @@ fn at_once(spec: &DeploymentSpec, pods: i32) -> Option<i32> {
     Some((surge + missing).max(1))
 }
 
-/// A number, or a part of all in percent, which is 25 where none is stated.
+/// A number, or a percentage of all. The default is 25 %.
 fn count(stated: Option<&IntOrString>, of_percent: impl Fn(i32) -> i32) -> Option<i32> {
     match stated {
         None => Some(of_percent(25)),

@@ -1,11 +1,10 @@
-//! Where: a namespace, by a context of the kubeconfig; and commands for it that run as they are printed.
+//! A namespace and the context of the kubeconfig that leads to it, and commands for it that run as printed.
 
 /// A namespace of a cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    /// The context of the kubeconfig, where one was given.
+    /// The context of the kubeconfig, if one was given.
     pub(crate) context: Option<String>,
-    /// The namespace.
     pub(crate) namespace: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a Pod says of itself, read.
+//! Reads the status and the specification of a Pod.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::cause::on_node;
 use crate::commit::COMMIT;
 use crate::revision::HASH;
 
-/// Drops what nothing here reads of a pod, which is most of its bytes: there may be thousands of pods.
+/// Drops the parts of a pod that are never read, which are most of its bytes. There may be thousands of pods.
 pub(crate) fn trim(pod: &mut Pod) {
     let status_written = ManagedFieldsEntry {
         subresource: Some("status".to_owned()),
@@ -93,7 +93,7 @@ fn trimmed_status(status: ContainerStatus) -> ContainerStatus {
     }
 }
 
-/// Whether a pod has ended for good and only its record is left, as an evicted one's.
+/// Whether a pod has ended for good and only its object is left, for example after an eviction.
 pub(crate) fn is_over(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Failed" | "Succeeded"))
@@ -107,17 +107,17 @@ fn transition(condition: &PodCondition) -> Timestamp {
     condition.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0)
 }
 
-/// Whether a pod's readiness gates and probes say that it may be sent requests.
+/// Whether the pod's readiness gates and probes allow requests to it.
 pub(crate) fn is_ready(pod: &Pod) -> bool {
     ready_since(pod).is_some()
 }
 
-/// Since when the pod is sent requests; None while it is not.
+/// Since when the pod is ready. None if it is not.
 pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
     condition(pod, "Ready").filter(|ready| ready.status == "True").map(transition)
 }
 
-/// Since when the pod has a node; None while it has none.
+/// Since when the pod has a node. None if it has none.
 pub(crate) fn scheduled_since(pod: &Pod) -> Option<Timestamp> {
     condition(pod, "PodScheduled").filter(|scheduled| scheduled.status == "True").map(transition)
 }
@@ -129,19 +129,19 @@ pub(crate) fn unschedulable(pod: &Pod) -> Option<(Timestamp, &str)> {
     refused.then(|| (transition(scheduled), scheduled.message.as_deref().unwrap_or_default()))
 }
 
-/// When the pod was created, by a clock of whole seconds.
+/// When the pod was created, in whole seconds.
 pub(crate) fn created(pod: &Pod) -> Timestamp {
     pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0)
 }
 
-/// Since when the pod's status is what it is: kubelets write it when it changes.
+/// When the pod's status last changed. The kubelet writes it only then.
 pub(crate) fn status_since(pod: &Pod) -> Timestamp {
     let written = pod.managed_fields().iter().filter(|entry| entry.subresource.as_deref() == Some("status"));
     let written = written.filter_map(|entry| entry.time.as_ref()).max();
     written.map_or_else(|| created(pod), |time| time.0)
 }
 
-/// Of all containers, those of initialisation first.
+/// The statuses of all containers, init containers first.
 pub(crate) fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.as_ref();
     let init = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
@@ -154,7 +154,7 @@ pub(crate) fn is_init(pod: &Pod, container: &str) -> bool {
     init.iter().any(|init| init.name == container)
 }
 
-/// What the pod states of a container.
+/// The specification of a container.
 pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     let PodSpec { init_containers, containers, .. } = pod.spec.as_ref()?;
     init_containers.iter().flatten().chain(containers).find(|container| container.name == name)
@@ -173,7 +173,7 @@ pub(crate) fn waiting(status: &ContainerStatus) -> (&str, &str) {
     })
 }
 
-/// The memory that the container may use, if that is limited.
+/// The container's memory limit, if it has one.
 pub(crate) fn memory_limit(pod: &Pod, name: &str) -> Option<String> {
     let limit = container(pod, name)?.resources.as_ref()?.limits.as_ref()?.get("memory")?;
     Some(limit.0.clone())
@@ -184,7 +184,7 @@ pub(crate) fn readiness_path<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
     container(pod, name)?.readiness_probe.as_ref()?.http_get.as_ref()?.path.as_deref()
 }
 
-/// Whether Spin's shim runs the pod, which says of a container's end less than others do.
+/// Whether Spin's shim runs the pod. The shim reports less about the end of a container than runc does.
 pub(crate) fn is_of_spin(pod: &Pod) -> bool {
     let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref());
     class.is_some_and(|class| class.contains("spin"))
@@ -194,25 +194,25 @@ pub(crate) fn node(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref())
 }
 
-/// `NAME on NODE`, once the pod has one.
+/// `NAME on NODE`, or `NAME` if the pod has no node.
 pub(crate) fn located(pod: &Pod) -> String {
     format!("{}{}", pod.name_any(), on_node(node(pod)))
 }
 
-/// How often an event happened: old and new ways to count.
+/// How often an event happened, in the old or the new format.
 pub(crate) fn occurrences(event: &Event) -> i32 {
     let series = event.series.as_ref().and_then(|series| series.count);
     event.count.or(series).unwrap_or(1).max(1)
 }
 
-/// When an event happened last: old and new ways to say so.
+/// When an event happened last, in the old or the new format.
 pub(crate) fn last_seen(event: &Event) -> Option<Timestamp> {
     let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
     let time = event.last_timestamp.as_ref().map(|time| time.0);
     series.or(time).or(event.event_time.as_ref().map(|time| time.0))
 }
 
-/// What serves now: each commit with how many of `pods` are ready, the most first.
+/// What serves now: each commit with the number of its ready pods, the greatest number first.
 pub(crate) fn serving(pods: &[Arc<Pod>]) -> Vec<(&str, usize)> {
     let mut commits: Vec<(&str, usize)> = Vec::new();
     for pod in pods.iter().filter(|pod| is_ready(pod)) {

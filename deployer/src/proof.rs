@@ -1,4 +1,4 @@
-//! The proof: each pod is asked, through the API server, which commit it runs, and its image's digest is compared.
+//! The proof: asks each pod, through the API server, which commit it runs, and compares the digest of its image.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,32 +18,32 @@ use crate::output::Output;
 use crate::pod;
 use crate::report::Run;
 
-/// Pods asked at the same time.
+/// How many pods are asked at the same time.
 const AT_ONCE: usize = 16;
-/// How long a proof may go on without a line that says how far it is.
+/// How long a proof may take before a line reports its progress.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// What GET /version answers, as far as it matters here.
+/// The part of the answer to GET /version that is needed here.
 #[derive(Deserialize)]
 struct Version {
     commit: String,
 }
 
-/// What pods are held to.
+/// What each pod must run.
 pub(crate) struct Claim<'a> {
-    /// The commit that each of them is to name.
+    /// The commit that each pod must name.
     pub(crate) commit: &'a str,
-    /// The image that each of them is to run.
+    /// The image that each pod must run.
     pub(crate) image: &'a str,
-    /// When it is time to end.
+    /// When the proof must end.
     pub(crate) until: Instant,
 }
 
-/// Holds every one of `pods` to the claim, by what it answers and by its image's digest. A pod that cannot be asked is a
-/// warning: it is ready, and networks may keep the API server from it.
+/// Compares the answer and the image's digest of each of `pods` with the claim. If a pod cannot be asked, that is only a
+/// warning, because the pod is ready, and a network may block the API server.
 ///
 /// # Errors
-/// Where a pod runs another commit, or an image of other content.
+/// If a pod runs another commit, or an image with another digest.
 pub(crate) async fn prove(
     cluster: &Cluster,
     pods: &[Arc<Pod>],
@@ -88,15 +88,15 @@ pub(crate) async fn prove(
     Ok(())
 }
 
-/// What the pods answer, in their order; the last ones are not asked once it is too late, nor where the first ones show
-/// that no pod can be asked.
+/// The answers of the pods, in their order. The last pods are not asked after the time limit, or if the first ones show that
+/// no pod can be asked.
 async fn ask_all<'p>(
     cluster: &Cluster,
     pods: &'p [Arc<Pod>],
     until: Instant,
     output: &Output,
 ) -> Vec<(&'p Arc<Pod>, Result<String, String>)> {
-    // However late it is, a handful of pods are given the time for an answer.
+    // Even after the time limit, a few pods get time to answer.
     let until = until.max(Instant::now() + POD_PATIENCE);
     let mut asked = stream::iter(pods).map(|pod| async move { (pod, ask(cluster, pod).await) }).buffered(AT_ONCE);
     let (mut answers, mut told) = (Vec::new(), Instant::now());
@@ -123,8 +123,8 @@ async fn ask(cluster: &Cluster, pod: &Pod) -> Result<String, String> {
     Ok(version.commit)
 }
 
-/// containerd reports the digest that was asked for, also where that is an index's: a digest that differs is another
-/// image. <https://github.com/containerd/containerd/blob/v2.1.0/internal/cri/server/container_status.go>
+/// containerd reports the requested digest, even if it is that of an index. Another digest is another image:
+/// <https://github.com/containerd/containerd/blob/v2.1.0/internal/cri/server/container_status.go>
 fn compare_digests(pods: &[Arc<Pod>], image: &str, run: &mut Run) -> Result<(), Ending> {
     let asked = image.parse::<Image>().ok().and_then(|image| image.digest().map(str::to_owned));
     let found: BTreeSet<&str> = pods.iter().filter_map(|pod| digest_of(image_id(pod, image)?)).collect();
@@ -142,7 +142,7 @@ fn compare_digests(pods: &[Arc<Pod>], image: &str, run: &mut Run) -> Result<(), 
     Err(Ending::new(Reason::WrongDigest, cause))
 }
 
-/// What the runtime says of the container that runs `image`.
+/// The status of the container that runs `image`.
 fn image_id<'a>(pod: &'a Pod, image: &str) -> Option<&'a str> {
     let containers = pod.spec.as_ref()?.containers.as_slice();
     let container = containers.iter().find(|container| container.image.as_deref() == Some(image));

@@ -1,4 +1,4 @@
-//! What a run has come to know, and the report that is made of it at the end: the verdict, and the JSON document.
+//! What a run has found out, and the report on it: the verdict and the JSON document.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::output::{Output, clean};
 use crate::place::Place;
 use crate::pod;
 
-/// A run, as far as it has come.
+/// The state of a run.
 pub(crate) struct Run {
-    /// Where it tells what happens.
+    /// Prints what happens.
     pub(crate) output: Output,
     /// The commit in question, 40 digits.
     pub(crate) commit: Option<String>,
@@ -31,11 +31,11 @@ pub(crate) struct Run {
     pub(crate) changed: bool,
     /// What was seen last.
     pub(crate) sight: Option<Sight>,
-    /// What shows that the cause is the cause.
+    /// The evidence for the cause.
     pub(crate) evidence: Vec<String>,
-    /// Commands to copy, each after the word that says what for.
+    /// Commands to copy, each with a word for its purpose.
     pub(crate) commands: Vec<(&'static str, String)>,
-    /// What came of the rollback, if that was tried.
+    /// The result of the rollback, if one was tried.
     pub(crate) rollback: Option<Rollback>,
 }
 
@@ -44,9 +44,9 @@ pub(crate) struct Run {
 pub(crate) struct Sight {
     /// The Deployment's pods.
     pub(crate) pods: Vec<Arc<Pod>>,
-    /// How many are to run.
+    /// The desired number of pods.
     pub(crate) desired: i32,
-    /// The fewest that were ready, where that was watched from before the apply and without a break.
+    /// The lowest number of ready pods, if they were watched without a break since before the apply.
     pub(crate) fewest: Option<usize>,
     /// How many were ready before the apply.
     pub(crate) at_first: usize,
@@ -78,10 +78,10 @@ impl Sight {
     }
 }
 
-/// What came of rolling back to the previous revision.
+/// The result of a rollback to the previous revision.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Rollback {
-    /// `done`, `failed`, or `none` where there is no earlier revision to roll back to.
+    /// `done`, `failed`, or `none` if no earlier revision exists.
     pub(crate) outcome: &'static str,
     /// The commit that was rolled back to.
     pub(crate) commit: Option<String>,
@@ -100,7 +100,7 @@ impl Rollback {
     }
 }
 
-/// The document that `-o json` prints. What is not known, or does not apply, is null.
+/// The document that `-o json` prints. A value that is unknown or does not apply is null.
 /// docs/deployer-report.schema.json describes it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Document {

@@ -1,4 +1,4 @@
-//! What a busy API server says about when to ask again, obeyed as client-go obeys it.
+//! Repeats requests when a busy API server asks for it, as client-go does.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio::time::{Sleep, sleep};
 use tower::BoxError;
 use tower::retry::Policy;
 
-/// As often as client-go:
+/// The limit of client-go:
 /// <https://github.com/kubernetes/client-go/blob/v0.34.0/rest/with_retry.go>
 const ATTEMPTS: u32 = 10;
-/// Nobody waits for longer.
+/// The longest wait that is obeyed.
 const LONGEST: Duration = Duration::from_secs(25);
 
-/// Repeats what is answered with 429 or 5xx and a time after which to ask again. Without one the answer is an answer: of
-/// a pod behind the API server's proxy, for example.
+/// Repeats a request that is answered with 429 or 5xx and Retry-After. Without Retry-After the answer is returned, because it may
+/// come from a pod behind the API server's proxy, for example.
 #[derive(Clone, Default)]
 pub(crate) struct AsTold(u32);
 

@@ -1,4 +1,4 @@
-//! Revisions: what a Deployment's pod template was and is, each kept in a `ReplicaSet` with its pods.
+//! Revisions: the past and present pod templates of a Deployment, each in a `ReplicaSet` with its pods.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,12 +15,12 @@ pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
 /// The label that the controller adds to the pod template of each `ReplicaSet`.
 pub(crate) const HASH: &str = "pod-template-hash";
 
-/// On a Deployment: the name of the last `ReplicaSet` that was available before its present one. The controller copies it
-/// to that one, where it stays: so it can be told later which revisions were ever available.
+/// On a Deployment, the name of the last `ReplicaSet` that was available before the present one. The controller copies it to
+/// the present `ReplicaSet`, where it stays, so that it is known later which revisions were ever available.
 /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/controller/deployment/util/deployment_util.go>
 pub(crate) const AVAILABLE: &str = "request-info.dev/last-available";
 
-/// What the Deployment's pod template says of its commit.
+/// The commit that the Deployment's pod template names.
 pub(crate) fn commit(deployment: &Deployment) -> Option<&str> {
     annotation(deployment.spec.as_ref()?.template.metadata.as_ref()?, COMMIT)
 }
@@ -31,7 +31,7 @@ pub(crate) fn images(deployment: &Deployment) -> Vec<String> {
     pod.into_iter().flat_map(|pod| &pod.containers).filter_map(|container| container.image.clone()).collect()
 }
 
-/// How many pods are to run.
+/// The desired number of pods.
 pub(crate) fn replicas(deployment: &Deployment) -> i32 {
     deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
 }
@@ -41,7 +41,7 @@ pub(crate) fn selector(deployment: &Deployment) -> String {
     labels(deployment.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default())
 }
 
-/// What selects by labels, as a request writes it.
+/// A label selector as a request contains it.
 pub(crate) fn labels(selector: LabelSelector) -> String {
     kube::core::Selector::try_from(selector).map_or_else(|_| String::new(), |selector| selector.to_string())
 }
@@ -62,7 +62,7 @@ fn own<'a>(deployment: &Deployment, replica_sets: &'a [Arc<ReplicaSet>]) -> impl
         .filter(move |set| uid.is_some() && owner(&set.metadata).map(|owner| &owner.uid) == uid.as_ref())
 }
 
-/// Whether the pods of a `ReplicaSet` are what the Deployment states now; its controller compares the same.
+/// Whether a `ReplicaSet` has the Deployment's present pod template, compared as the controller does it.
 fn is_of_template(set: &ReplicaSet, deployment: &Deployment) -> bool {
     let mut template = set.spec.as_ref().and_then(|spec| spec.template.clone());
     if let Some(labels) = template.as_mut().and_then(|template| template.metadata.as_mut()?.labels.as_mut()) {
@@ -112,20 +112,20 @@ pub(crate) fn previous<'a>(deployment: &Deployment, replica_sets: &'a [Arc<Repli
         .max_by_key(|set| (available(set) > 0, number(&set.metadata)))
 }
 
-/// Whose an object is: its controller.
+/// The controller that owns an object.
 fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     let owners = metadata.owner_references.as_deref().unwrap_or_default();
     owners.iter().find(|owner| owner.controller == Some(true))
 }
 
-/// Which pods are a Deployment's. Its selector finds those of others, too, that carry the same labels.
+/// Finds a Deployment's pods. Its selector alone also matches pods of other owners with the same labels.
 pub(crate) struct Ownership<'a> {
     deployment: &'a str,
     is_own: HashMap<&'a str, bool>,
 }
 
 impl<'a> Ownership<'a> {
-    /// By the Deployment's uid and name, and the `ReplicaSets` that its selector finds.
+    /// From the Deployment's uid and name, and the `ReplicaSets` that its selector matches.
     pub(crate) fn of(uid: &str, deployment: &'a str, replica_sets: &'a [Arc<ReplicaSet>]) -> Self {
         let is_own = replica_sets.iter().filter_map(|set| {
             Some((set.metadata.uid.as_deref()?, owner(&set.metadata).is_some_and(|owner| owner.uid == uid)))
@@ -133,10 +133,10 @@ impl<'a> Ownership<'a> {
         Self { deployment, is_own: is_own.collect() }
     }
 
-    /// The uid of the `ReplicaSet` that `pod` is of, if that is one of the Deployment's.
+    /// The uid of the `ReplicaSet` that owns `pod`, if the Deployment owns that `ReplicaSet`.
     pub(crate) fn set_of<'p>(&self, pod: &'p Pod) -> Option<&'p str> {
         let owner = owner(&pod.metadata)?;
-        // A ReplicaSet beyond the revisionHistoryLimit is deleted while its last pods are still ending.
+        // A ReplicaSet beyond the revisionHistoryLimit is deleted while its last pods are still terminating.
         let is_own = self.is_own.get(owner.uid.as_str()).copied().unwrap_or_else(|| {
             let hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get(HASH));
             owner.kind == "ReplicaSet" && hash.is_some_and(|hash| owner.name == format!("{}-{hash}", self.deployment))

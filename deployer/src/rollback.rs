@@ -1,4 +1,4 @@
-//! The rollback: the pod template of the previous revision, and nothing else of it.
+//! The rollback, which restores the pod template of the previous revision and nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +25,10 @@ use crate::watch::Watch;
 
 /// What is missing where nothing can be rolled back to.
 const NONE: &str = "no earlier revision that was ever available";
-/// Before it is read again what became of a write whose answer was lost.
+/// How long to wait before reading whether a write succeeded whose answer was lost.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Restores the previous revision because a person says so.
+/// Restores the previous revision on request.
 pub(crate) async fn roll_back(
     cluster: &Cluster,
     name: &str,
@@ -73,7 +73,7 @@ pub(crate) fn timed_out(followed: &Followed, timeout: Duration) -> Ending {
     Ending::new(Reason::TimedOut, format!("not ended within {limit} s: {how_far}; the rollout continues"))
 }
 
-/// Restores the previous revision after a failure. The failure stays one.
+/// Restores the previous revision after a failure. The run still counts as failed.
 pub(crate) async fn undo_failure(
     (cluster, watch): (&Cluster, &mut Watch),
     (failed, failure): (&Target, Ending),
@@ -94,7 +94,7 @@ pub(crate) async fn undo_failure(
         Ok(Some(Followed { end: End::Done, .. })) => ("done", None, failure),
         Ok(Some(Followed { end: End::Superseded(by), .. })) => ("none", Some(superseded(&by).cause), by_another(&by)),
         Err(ending) if ending.reason == Some(Reason::Superseded) => ("none", Some(ending.cause.clone()), ending),
-        // What is not known to have failed is not known to be broken.
+        // Only a rollout that is known to have failed is undone.
         Err(ending) if failure.reason == Some(Reason::AccessLost) => ("failed", Some(ending.cause), failure),
         ended => {
             let why = match ended {
@@ -124,10 +124,10 @@ async fn follow_back(
     follow(cluster, watch, &Task { target, since: Instant::now(), limit }, run).await
 }
 
-/// Restores the previous revision. None if there is none, and nothing is changed then. Where a rollout `failed`, it is
-/// only that one which is undone, not what somebody has applied since.
+/// Restores the previous revision. If there is none, returns None and changes nothing. If a rollout `failed`, only that
+/// rollout is undone, not what somebody has applied since.
 ///
-/// It is written whole, not applied: an apply would leave in place what others have added to the template since.
+/// The Deployment is replaced, because an apply would keep what others have added to the template since.
 async fn undo(cluster: &Cluster, name: &str, failed: Option<&Target>, run: &mut Run) -> Result<Option<Target>, Ending> {
     let refused = |cluster: &Cluster, error| {
         cluster.ending(&format!("restore the previous revision of Deployment {name}"), error)

@@ -1,4 +1,4 @@
-//! What a rollout has come to, judged from what the API server holds. Pure: no clock, no network.
+//! Judges a rollout from the objects of the API server. Pure: it uses no clock and no network.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use crate::pod;
 use crate::revision::{self, Ownership};
 use crate::target::Target;
 
-/// How much longer than its grace period an old pod that serves nobody is waited for.
+/// How much longer than its grace period an old pod that is not ready may stay.
 const OVERSTAY: SignedDuration = SignedDuration::from_secs(30);
 
-/// What the reflectors hold at one moment.
+/// The objects that the reflectors hold at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     /// None if there is none, or no longer.
     pub(crate) deployment: Option<Arc<Deployment>>,
-    /// The uids of all Deployments of this name that were ever there; a watch may lag behind the apply that made one.
+    /// The uids of all Deployments of this name that were seen, because a watch may lag behind the apply that created one.
     pub(crate) known: Vec<String>,
     /// Those that the Deployment's selector finds.
     pub(crate) replica_sets: Vec<Arc<ReplicaSet>>,
@@ -28,32 +28,31 @@ pub(crate) struct Snapshot {
     pub(crate) pods: Vec<Arc<Pod>>,
     /// The events of one pod, by its uid, once they were asked for.
     pub(crate) events: Option<(String, Vec<Arc<Event>>)>,
-    /// When the last pod was gone that was on its way out.
+    /// When the last terminating pod was gone.
     pub(crate) room_since: Option<Timestamp>,
 }
 
-/// What is known of the rollout, and what would make it known better.
+/// What is known about the rollout, and which events would tell more.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Assessment {
-    /// The judgement.
     pub(crate) verdict: Verdict,
-    /// How many pods are to run.
+    /// The desired number of pods.
     pub(crate) desired: i32,
     /// The Deployment's pods, of every revision.
     pub(crate) own: Vec<Arc<Pod>>,
     /// Those of the new revision that are available: ready for long enough.
     pub(crate) available: Vec<Arc<Pod>>,
-    /// How many pods of other revisions have to go yet.
+    /// How many pods of other revisions are left.
     pub(crate) old: usize,
-    /// Old pods that should be gone and serve nobody.
+    /// Old pods that should be gone and are not ready.
     pub(crate) overdue: Vec<Arc<Pod>>,
-    /// What may still turn out well.
+    /// Problems that may still resolve themselves.
     pub(crate) doubts: Vec<Trouble>,
     /// Whether somebody has paused the Deployment.
     pub(crate) paused: bool,
     /// A pod whose events would tell more.
     pub(crate) suspect: Option<Suspicion>,
-    /// When time alone may change the judgement.
+    /// When the judgement may change without any event.
     pub(crate) recheck: Option<Timestamp>,
 }
 
@@ -72,20 +71,19 @@ pub(crate) enum Verdict {
     /// Not decided.
     #[default]
     Wait,
-    /// As many pods as desired run the new revision and are available; pods of older ones have yet to go.
+    /// As many pods as desired run the new revision and are available, but pods of older revisions are left.
     Serving,
-    /// And none of an older revision is left.
+    /// The same, and no pod of an older revision is left.
     Done,
-    /// It will not succeed, or the cluster has given it up.
+    /// It will not succeed, or the cluster's progress deadline has passed.
     Failed(Box<Trouble>),
-    /// Somebody applied something else meanwhile: what.
+    /// Somebody applied something else. Holds a description of it.
     Superseded(String),
 }
 
 /// A cause, and what shows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Trouble {
-    /// Why.
     pub(crate) cause: Cause,
     /// The pod that shows it.
     pub(crate) pod: Option<Arc<Pod>>,
@@ -135,12 +133,12 @@ pub(crate) fn assess(target: &Target, seen: &Snapshot, now: Timestamp) -> Assess
     Rollout { target, deployment, current, pods, seen, now }.judge(begun)
 }
 
-/// The pods that the selector finds, sorted. Those of others are nobody's business.
+/// The pods that the selector matches, by revision. Pods of other owners are ignored.
 struct Pods<'a> {
     own: Vec<&'a Arc<Pod>>,
     new: Vec<&'a Arc<Pod>>,
     old: Vec<&'a Arc<Pod>>,
-    /// Of the new revision, and only on record.
+    /// Of the new revision, and ended for good.
     failed: Vec<&'a Arc<Pod>>,
 }
 
@@ -179,7 +177,7 @@ struct Rollout<'a> {
     now: Timestamp,
 }
 
-/// When an old pod is waited for no longer.
+/// When the wait for an old pod ends.
 enum Leave {
     Serves,
     Until(Timestamp),
@@ -202,7 +200,7 @@ impl Rollout<'_> {
         Assessment { doubts, ..so_far }
     }
 
-    /// Adds which pods are ready, which have to go, and when that changes by itself.
+    /// Adds which pods are ready, which must still end, and when that may change without any event.
     fn count(&self, so_far: &mut Assessment) {
         let min_ready = self.deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or_default();
         for pod in &self.pods.new {
@@ -234,14 +232,14 @@ impl Rollout<'_> {
             _ if pod::is_ready(pod) => Leave::Serves,
             _ if self.target.undoing => Leave::Gone,
             None => Leave::Serves,
-            // The time of deletion has the grace period in it already.
+            // deletionTimestamp already includes the grace period.
             Some(deletion) if self.now < deletion.0 + OVERSTAY => Leave::Until(deletion.0 + OVERSTAY),
             Some(_) => Leave::Overdue,
         }
     }
 
-    /// Whether as many pods as desired are available: by the pods' own list, which may lag behind the `ReplicaSet`'s
-    /// word, and by that word, which counts by the clock of the cluster.
+    /// Whether as many pods as desired are available, according to both the list of pods, which may lag behind the
+    /// `ReplicaSet`'s status, and that status, which uses the cluster's clock.
     fn is_complete(&self, so_far: &Assessment) -> bool {
         let available = self.current.and_then(|set| set.status.as_ref()?.available_replicas).unwrap_or_default();
         let updated = self.deployment.status.as_ref().and_then(|status| status.updated_replicas).unwrap_or_default();
@@ -249,7 +247,7 @@ impl Rollout<'_> {
         self.current.is_some() && [listed, available, updated].iter().all(|&count| count >= so_far.desired)
     }
 
-    /// The first pod that is certain to fail, and everything that may.
+    /// The first pod that is certain to fail, and all doubts.
     fn check(&self, so_far: &mut Assessment, is_complete: bool) -> (Option<Trouble>, Vec<Trouble>) {
         let leaving = self.pods.old.iter().filter_map(|pod| pod.metadata.deletion_timestamp.as_ref());
         let checks = Checks {
@@ -266,7 +264,7 @@ impl Rollout<'_> {
                 finding => findings.push((finding, Some(pod))),
             }
         }
-        // The oldest first, and by name where they are of one age, so that every judgement names the same.
+        // The oldest first, then by name, so that every judgement names the same pod.
         findings.sort_by_key(|(_, pod)| pod.map(|pod| (pod::created(pod), pod.metadata.uid.as_deref())));
         so_far.suspect = self.suspect(&findings);
         if !is_complete {
@@ -301,7 +299,7 @@ impl Rollout<'_> {
         let suspects = findings
             .iter()
             .filter_map(|(finding, pod)| Some((pod.as_ref()?.metadata.uid.as_deref()?, is_urgent(finding)?)));
-        // Of those that are as urgent the first.
+        // Of equally urgent ones, the first.
         let strongest = suspects.rev().max_by_key(|(uid, is_urgent)| (*is_urgent, Some(*uid) == followed));
         strongest.map(|(uid, is_urgent)| Suspicion { uid: uid.to_owned(), is_urgent })
     }
@@ -335,7 +333,7 @@ impl Rollout<'_> {
 
     fn strongest(&self, doubts: &[Trouble]) -> Trouble {
         let strength = |trouble: &&Trouble| trouble.cause.strength();
-        // Of several that are as strong the first, which `max_by_key` would pass over.
+        // Of equally strong ones the first, where `max_by_key` would take the last.
         if let Some(trouble) = doubts.iter().rev().max_by_key(strength) {
             return trouble.clone();
         }

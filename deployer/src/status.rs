@@ -1,4 +1,4 @@
-//! `deployer status`: what serves now, and how its rollout goes.
+//! `deployer status`: what serves now, and the state of its rollout.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::revision;
 use crate::rollout::{Snapshot, Suspicion, Trouble, Verdict, assess};
 use crate::target::Target;
 
-/// Looks once, and judges what is there.
+/// Reads the objects once, and judges the rollout.
 pub(crate) async fn status(cluster: &Cluster, name: &str, run: &mut Run) -> Result<Ending, Ending> {
     let deployment = typed(&cluster.deployment(name).await?)?;
     let target = Target::of(&deployment);
@@ -62,7 +62,7 @@ pub(crate) async fn status(cluster: &Cluster, name: &str, run: &mut Run) -> Resu
     Err(Ending::new(Reason::TimedOut, format!("the rollout of {revision} is under way: {}", how_far(&assessment))))
 }
 
-/// What there is of the Deployment at this moment.
+/// The Deployment, its `ReplicaSets` and its pods at this moment.
 async fn look(cluster: &Cluster, deployment: Deployment) -> Result<Snapshot, Ending> {
     let labels = revision::selector(&deployment);
     Ok(Snapshot {

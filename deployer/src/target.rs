@@ -1,4 +1,4 @@
-//! What a rollout is to come to, as the answer to the apply stated it.
+//! The desired state of a rollout, from the answer to the apply.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,31 +10,31 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{pod, revision};
 
-/// What is waited for.
+/// The state that a rollout waits for.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// The Deployment's.
     pub(crate) name: String,
-    /// The Deployment's; another one under the same name is another Deployment.
+    /// The Deployment's. A Deployment of the same name with another uid is another one.
     pub(crate) uid: String,
     /// The Deployment's after the apply.
     pub(crate) generation: i64,
-    /// What the pod template's annotation says; none on a revision made without this program.
+    /// From the pod template's annotation, which is missing on a revision made without this program.
     pub(crate) commit: Option<String>,
     /// The images of the pod template, in order.
     pub(crate) images: Vec<String>,
-    /// When the run began, by the cluster's clock; `None` for one that only looks, to which nothing is old.
+    /// When the run began, by the cluster's clock. `None` for `status`, which considers nothing old.
     pub(crate) begun: Option<Timestamp>,
-    /// When it was applied, by the cluster's clock; `None` if the apply changed nothing that pods are made from.
+    /// When it was applied, by the cluster's clock. `None` if the apply did not change the pod template.
     pub(crate) applied: Option<Timestamp>,
     /// The Deployment's pods, as they were when the run began, by uid.
     pub(crate) before: HashMap<String, Arc<Pod>>,
-    /// A failed rollout is undone: its pods that are not ready need not be waited for, they serve nobody.
+    /// Whether this is a rollback of a failed rollout, whose pods that are not ready need not be waited for.
     pub(crate) undoing: bool,
 }
 
 impl Target {
-    /// What `deployment` states.
+    /// The desired state of `deployment`.
     pub(crate) fn of(deployment: &Deployment) -> Self {
         let metadata = &deployment.metadata;
         Self {
@@ -64,7 +64,7 @@ impl Target {
         Self { begun: Some(now), applied, ..self }
     }
 
-    /// What was applied over it, by whatever `deployment` states now.
+    /// A description of what replaced this, if `deployment` shows that something did.
     pub(crate) fn superseded_by(&self, deployment: &Deployment) -> Option<String> {
         let commit = revision::commit(deployment);
         if commit != self.commit.as_deref() {
@@ -75,17 +75,17 @@ impl Target {
         (images != self.images).then(|| format!("image {}", images.join(", ")))
     }
 
-    /// Whether the pod was made by this rollout: a revision that is rolled back to may have older ones.
+    /// Whether this rollout created the pod. After a rollback, pods may be older.
     pub(crate) fn made(&self, pod: &Pod) -> bool {
         // Timestamps have whole seconds.
         self.applied.is_some_and(|applied| pod::created(pod) + SignedDuration::from_secs(1) >= applied)
     }
 
-    /// Whether the pod's status says something of the time since this run began, and not of what was repaired since.
+    /// Whether the pod's status was written since this run began, and not before a repair.
     pub(crate) fn is_news(&self, pod: &Pod) -> bool {
         let Some(begun) = self.begun else { return true };
         if let Some(was) = self.was(pod) {
-            // Timestamps have whole seconds, so that the second of the beginning is before and after it.
+            // Timestamps have whole seconds, so the second in which the run began counts as both before and after it.
             return pod.metadata.resource_version != was.metadata.resource_version
                 && pod::status_since(pod).as_second() >= begun.as_second();
         }

@@ -1,4 +1,4 @@
-//! The template: text with `<IMAGE>` in it, and the documents that it becomes for one commit.
+//! The template, a text with `<IMAGE>` in it, and the documents that it becomes for one commit.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use crate::commit::{COMMIT, Commit};
 use crate::image::Image;
 use crate::{revision, yaml};
 
-/// What stands in the template for the image and its tag.
+/// The placeholder for the image in the template.
 pub(crate) const PLACEHOLDER: &str = "<IMAGE>";
 
 /// Where `kubectl rollout history` looks for the reason of a revision.
 pub(crate) const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 
-/// What Kubernetes takes where a Deployment does not say, in seconds.
+/// Kubernetes's default, in seconds.
 const DEFAULT_PROGRESS_DEADLINE: u64 = 600;
 
-/// What pods read, or cannot start without: written before the pods' own template.
+/// The kinds that pods read, or need to start. They are written before the Deployment.
 const READ_BY_PODS: [&str; 8] = [
     "ConfigMap",
     "Secret",
@@ -39,7 +39,7 @@ const READ_BY_PODS: [&str; 8] = [
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
     value: Value,
-    /// How the API server calls the objects of this kind, where it was asked.
+    /// The plural of this kind, if the API server was asked.
     plural: Option<String>,
 }
 
@@ -69,7 +69,7 @@ impl Document {
         self.value["metadata"]["name"].as_str().unwrap_or_default()
     }
 
-    /// How the API server calls the objects of this kind; unless it was asked, the plural is formed as Kubernetes does.
+    /// The plural of this kind. Unless the API server was asked, it is formed as Kubernetes does.
     pub(crate) fn resource(&self) -> ApiResource {
         let version = self.value["apiVersion"].as_str().unwrap_or_default();
         // Was parsed when the document was read.
@@ -78,7 +78,7 @@ impl Document {
         ApiResource { plural: self.plural.clone().unwrap_or(resource.plural), ..resource }
     }
 
-    /// How the API server has said that it calls the objects of this kind.
+    /// Stores the plural that the API server named.
     pub(crate) fn call(&mut self, plural: String) {
         self.plural = Some(plural);
     }
@@ -88,7 +88,7 @@ impl Document {
         READ_BY_PODS.contains(&self.kind())
     }
 
-    /// The object to send, bound to one object and one state of it where `bound` names them.
+    /// The object to send. It is bound to the uid and the resource version of `bound`, if given.
     pub(crate) fn object(&self, bound: Option<&ObjectMeta>) -> Value {
         let mut value = self.value.clone();
         if let Some(bound) = bound {
@@ -98,7 +98,7 @@ impl Document {
         value
     }
 
-    /// Has this annotation applied, or none of this name.
+    /// Sets this annotation, or removes it.
     pub(crate) fn note(&mut self, key: &str, text: Option<String>) {
         if let Some(annotations) = self.value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
             annotations.remove(key);
@@ -106,24 +106,24 @@ impl Document {
         }
     }
 
-    /// As the type that is known here; None where it is not of that type, which the API server's dry run then says.
+    /// As a typed object. None if it does not fit the type, which the API server's dry run then reports.
     pub(crate) fn typed<K: DeserializeOwned>(&self) -> Option<K> {
         serde_json::from_value(self.value.clone()).ok()
     }
 
-    /// Whether it says how many pods are to run.
+    /// Whether it states the number of replicas.
     pub(crate) fn states_replicas(&self) -> bool {
         !self.value["spec"]["replicas"].is_null()
     }
 
-    /// Has this number of replicas applied whatever the template says: a field that is not stated any more would fall
-    /// back to its default.
+    /// Sets the number of replicas, whatever the template says, because a field that is no longer stated would return to its
+    /// default.
     pub(crate) fn leave_replicas_at(&mut self, replicas: i32) {
         self.value["spec"]["replicas"] = replicas.into();
     }
 }
 
-/// The documents of one commit: exactly one Deployment, and whatever else the template holds.
+/// The documents of one commit: exactly one Deployment, and any others.
 #[derive(Clone, Debug)]
 pub(crate) struct Documents {
     /// The Deployment.
@@ -148,7 +148,7 @@ impl Documents {
         revision::labels(serde_json::from_value(self.deployment.value["spec"]["selector"].clone()).unwrap_or_default())
     }
 
-    /// The autoscaler among them that is to own the Deployment's replicas.
+    /// The autoscaler among them that owns the Deployment's replicas.
     pub(crate) fn autoscaler(&self) -> Option<&str> {
         let targets = |document: &&Document| {
             let target = &document.value["spec"]["scaleTargetRef"];
@@ -171,12 +171,12 @@ impl Documents {
         Duration::from_secs(stated.unwrap_or(DEFAULT_PROGRESS_DEADLINE))
     }
 
-    /// The namespace that the template binds its documents to, if it does.
+    /// The namespace that the template's documents name, if any.
     pub(crate) fn namespace(&self) -> Option<&str> {
         self.all().find_map(|document| document.value["metadata"]["namespace"].as_str())
     }
 
-    /// Refuses a deadline that the cluster could not keep within `timeout`.
+    /// Refuses a progress deadline that is not shorter than `timeout`.
     pub(crate) fn check_deadline(&self, timeout: Duration) -> Result<()> {
         let deadline = self.progress_deadline();
         ensure!(
@@ -210,7 +210,7 @@ fn parse(text: &str, image: &Image, commit: &Commit, change_cause: &str) -> Resu
     );
     let values = yaml::read(&text.replace(PLACEHOLDER, image.as_str()))?;
     let mut documents = Vec::new();
-    // A separator before the first document, or after the last one, makes an empty one.
+    // A separator before the first document, or after the last one, makes an empty document.
     for (index, value) in values.into_iter().enumerate().filter(|(_, value)| !value.is_null()) {
         for value in items(value) {
             documents.push(Document::read(value).with_context(|| format!("document {}", index + 1))?);
@@ -235,12 +235,12 @@ fn parse(text: &str, image: &Image, commit: &Commit, change_cause: &str) -> Resu
     let deployment = &mut documents.deployment.value;
     annotate(deployment, CHANGE_CAUSE, change_cause)?;
     annotate(&mut deployment["spec"]["template"], COMMIT, commit.as_str())?;
-    // What the server filled in for a strategy that was left out must go when the type changes.
+    // Defaults that the server added for an omitted strategy must be removed when the type changes.
     if let Some(strategy) = deployment.pointer_mut("/spec/strategy").filter(|strategy| strategy["type"] == "Recreate") {
         strategy.as_object_mut().map(|strategy| strategy.entry("rollingUpdate").or_insert(Value::Null));
     }
-    // On every document, so that no apply of another commit changes nothing: of two deployers at once
-    // the later one is then always noticed, see `Cluster::put`.
+    // On every document, so that an apply of another commit always changes it. Of two deployers at once, the later one is
+    // then always noticed, see `Cluster::put`.
     for document in documents.all_mut() {
         annotate(&mut document.value, COMMIT, commit.as_str())?;
     }
@@ -268,7 +268,7 @@ fn check_deployment(deployment: &Document, image: &Image) -> Result<()> {
     Ok(())
 }
 
-/// What has nothing under it is empty.
+/// A key without a value is an empty map.
 fn annotate(value: &mut Value, key: &str, text: &str) -> Result<()> {
     let annotations = entry(entry(value, "metadata")?, "annotations").context("metadata")?;
     annotations.as_object_mut().context("annotations is not a mapping")?.insert(key.to_owned(), text.into());
