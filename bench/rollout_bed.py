@@ -83,7 +83,8 @@ class Bed:
     def roll_out(self, namespace: str, commit: str, life: list[Step], ports: tuple[int, int] = (0, 0)) -> Rollout:
         """Starts the deployer and, once it has applied, kubectl: through those ports, where they are given."""
         self.kubelet.lives[namespace] = life
-        command = [str(self.deployer), "deploy", *self.arguments(commit), "-n", namespace, "--timeout", f"{2 * self.patience_seconds}s"]
+        command = [str(self.deployer), "deploy", *self.arguments(commit), "-n", namespace]
+        command += ["--timeout", f"{2 * self.patience_seconds}s"]
         deployer = self.run(command, self.plane.kubeconfig(account(namespace), namespace, ports[0]))
         deployer.has_applied.wait()
         command = [str(BINARIES / "kubectl"), "rollout", "status", "deployment/request-info", "-n", namespace]
@@ -98,7 +99,8 @@ class Bed:
         deadline = time.monotonic() + self.patience_seconds
         while not condition():
             if time.monotonic() > deadline:
-                sys.exit(f"{Path(sys.argv[0]).name}: waited {self.patience_seconds} s in vain for the first commit to run")
+                tool = Path(sys.argv[0]).name
+                sys.exit(f"{tool}: waited {self.patience_seconds} s in vain for the cluster to be as it is to be")
             time.sleep(0.1)
 
     def stop(self) -> None:

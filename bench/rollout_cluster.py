@@ -96,7 +96,8 @@ class ControlPlane:
     def start(self) -> None:
         peers = f"http://127.0.0.1:{free_port()}"
         self.run(
-            f"etcd --data-dir {self.directory}/etcd --unsafe-no-fsync --log-level error --listen-client-urls {self.etcd}"
+            f"etcd --data-dir {self.directory}/etcd --unsafe-no-fsync --log-level error"
+            f" --listen-client-urls {self.etcd}"
             f" --advertise-client-urls {self.etcd} --listen-peer-urls {peers} --initial-advertise-peer-urls {peers}"
             f" --initial-cluster default={peers}"
         )

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measures the deployer on Deployments of 3 to 5,000 pods, beside `kubectl rollout status`, on a real control plane.
 
-The nodes and their pods are kwok's. A rolling update replaces 25 % at a time, minReadySeconds is 0, and every pod answers
-the deployer's question which commit it runs. The table is written to docs/performance.md where the usual sizes are
-measured.
+The nodes and their pods are kwok's. A rolling update replaces 25 % at a time, minReadySeconds is 0, and every pod
+answers the deployer's question which commit it runs. The table is written to docs/performance.md where all of the usual
+sizes are measured.
 
   scale.py                    the usual sizes, which takes about half an hour
   scale.py 3 100 1000         these
@@ -93,7 +93,7 @@ class Crowd(Bed):
         super().__init__(directory, deployer, [NAMESPACE], 10)
         self.plane.nice = 5
         self.commit = self.commits[0]
-        """What every pod answers: the one that is asked about. kwok gives the address of a pod that is gone to the next."""
+        """What every pod answers: kwok gives the address of a pod that is gone to the next one."""
         self.kubelet.network.commits = Answers(self)
 
     def start_nodes(self) -> None:
@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sizes", type=int, nargs="*", metavar="PODS", help=f"{', '.join(map(str, USUAL))} by default")
     parser.add_argument("--scenario", choices=list(SCENARIOS), help="instead of measuring")
-    parser.add_argument("--deployer", type=Path, default=DEPLOYER, metavar="FILE", help="DEPLOYER, or the release build")
+    parser.add_argument("--deployer", type=Path, default=DEPLOYER, metavar="FILE", help="$DEPLOYER, else the release")
     arguments = parser.parse_args()
     if not arguments.deployer.exists():
         sys.exit(f"scale.py: there is no {arguments.deployer}: make deployer, or name another with --deployer")
@@ -314,11 +314,10 @@ def law(sizes: dict[int, list[Figures]]) -> str:
     if len(points) < 2:
         return "Two sizes of 100 pods and more show how the processor time grows."
     slope, _ = linear_regression(*zip(*((math.log(pods), math.log(seconds)) for pods, seconds in points), strict=True))
-    (least, _), (most, seconds) = points[0], points[-1]
+    each = [f"{seconds / pods * 1e3:.2f} ms at {pods:,}" for pods, seconds in points]
     return (
-        f"From {least:,} to {most:,} pods the deployer's processor time grows with the number of pods to the power of"
-        f" {slope:.2f} (1 is linear, 2 the square), twice the pods cost {2**slope:.1f} times as much, and at {most:,} a"
-        f" pod costs {seconds / most * 1e3:.1f} ms."
+        f"From {points[0][0]:,} to {points[-1][0]:,} pods the deployer's processor time grows with the number of pods"
+        f" to the power of {slope:.2f} (1 is linear, 2 the square): a pod costs {', '.join(each)}."
     )
 
 
@@ -334,8 +333,8 @@ def method(load: float) -> str:
         " as fast as the control plane can. `maxSurge` and `maxUnavailable` are 25 %, `minReadySeconds` is 0, and each"
         f" pod answers which commit it runs. Medians of {rounds} rollouts, else one. A lag is counted from when the API"
         " server had answered the request that made it so (that so many pods are available, that the last old one is"
-        " gone), by its audit log, to the line; where that was before the deployer had applied all documents, or before the"
-        " Deployment's status was of the new generation, from there."
+        " gone), by its audit log, to the line; where that was before the deployer had applied all documents, or before"
+        " the Deployment's status was of the new generation, from there."
         " kubectl's is counted from the complete status to its exit. The bytes of both pass through a proxy that counts"
         " them. Memory is the highest resident set. Goals: at most 3 s of processor at 1,000 pods and 10 s at 3,000,"
         " 12 MB and 30 kB a pod, a lag under 300 ms."
