@@ -24,7 +24,7 @@ if command -v rustup >/dev/null; then
 fi
 
 sources=/etc/apt/sources.list.d/debian.sources
-if [ ! -f $sources ]; then fail "rustc $release has no $target, and this is no Debian to take it from"; fi
+if [ ! -f $sources ]; then fail "rustc $release has no $target, and this system is not Debian, which has a package for it"; fi
 if [ "$(id -u)" != 0 ] || [ ! -w "$sysroot" ]; then fail "rustc $release has no $target, and only root may add it to $sysroot"; fi
 
 work=$(mktemp -d)

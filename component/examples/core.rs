@@ -54,7 +54,7 @@ fn visit(kind: &str) -> (&'static str, Visit<'static>) {
             let content = [("content-length", "155"), ("content-type", "multipart/form-data; boundary=boundary")];
             ("", vec![curl, anything, content[0], content[1]], FORM)
         }
-        _ => panic!("there is no kind {kind}: choose text, html, json, proxies or form"),
+        _ => panic!("unknown kind {kind}: choose text, html, json, proxies or form"),
     };
     let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
     let visit = Visit {

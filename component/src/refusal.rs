@@ -61,7 +61,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::Unreadable(reason) => write!(f, "the request cannot be read: {}", Visible(reason)),
             Self::UnknownFormat(name) => {
-                write!(f, "there is no format \"{}\": use html, json or text", Visible(name))
+                write!(f, "unknown format \"{}\": use html, json or text", Visible(name))
             }
             Self::NotFound(path) => write!(
                 f,

@@ -16,7 +16,7 @@ pub struct Settings {
 /// What is known about the proxies in front.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Trust {
-    /// There is no proxy, or none is trusted.
+    /// No proxy is trusted.
     #[default]
     Nobody,
     /// The proxies call from these networks.

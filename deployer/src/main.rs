@@ -149,7 +149,7 @@ fn render(build: &Build) -> u8 {
     let documents = deploy::render(&build.image, &build.commit, &build.template);
     match documents.and_then(|documents| documents.yaml()) {
         Ok(yaml) => {
-            drop(std::io::stdout().write_all(yaml.as_bytes())); // fails if the reader has closed the pipe, which is no error
+            drop(std::io::stdout().write_all(yaml.as_bytes())); // fails if the reader has closed the pipe, which is not an error
             0
         }
         Err(error) => finish(&Run::start(), &Ending::invalid(&error), Format::Text),

@@ -116,7 +116,7 @@ impl Document {
         !self.value["spec"]["replicas"].is_null()
     }
 
-    /// Sets the number of replicas, whatever the template says, because a field that is no longer stated would return to its
+    /// Sets the number of replicas, whatever the template says, because a field that it stops stating would return to its
     /// default.
     pub(crate) fn leave_replicas_at(&mut self, replicas: i32) {
         self.value["spec"]["replicas"] = replicas.into();

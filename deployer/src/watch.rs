@@ -170,7 +170,7 @@ impl Watch {
         self.next().now_or_never()
     }
 
-    /// The next thing that any of the streams has to say; they go on for ever.
+    /// The next thing that any of the streams has to say; they never end.
     pub(crate) async fn next(&mut self) -> watcher::Result<()> {
         let suspected = async {
             match &mut self.suspect {

@@ -38,7 +38,7 @@ class Registry:
         registry = self
 
         class Handler(BaseHTTPRequestHandler):
-            # Also to what is no HTTP, which is how Docker learns that it is not to speak TLS.
+            # Answers bytes that are not HTTP, too: that is how Docker learns not to use TLS.
             protocol_version = default_request_version = "HTTP/1.1"
 
             def answer(self, status: int, body: str):

@@ -23,7 +23,7 @@ SHIM = "containerd-shim-spin-v2"
 URL = re.search(r"https://github.com(/\S+)\$\(uname -m\)(\S+)\"", SCRIPT)
 PINNED = dict(re.findall(r"(\w+)\) sha256=(\w+)", SCRIPT))
 NODEADM = "github.com/awslabs/amazon-eks-ami/nodeadm", "v0.0.0-20260213141146-147b13ea3f4a"  # eksctl 0.231 requires it
-CONTAINERD = "github.com/containerd/containerd/v2", "v2.2.3"  # Amazon Linux 2023 has 2.2.4, which is no Go module
+CONTAINERD = "github.com/containerd/containerd/v2", "v2.2.3"  # Amazon Linux 2023 has 2.2.4, which is not a Go module
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 

@@ -202,7 +202,7 @@ impl Failure {
         failed(&run, self.reason, self.cause);
         assert!(self.within.contains(&run.took.as_secs()), "{run}");
         assert!(run.stderr.contains(self.evidence), "{:?} is not said: {run}", self.evidence);
-        assert!(run.json["evidence"].to_string().contains(self.evidence), "{:?} is no evidence: {run}", self.evidence);
+        assert!(run.json["evidence"].to_string().contains(self.evidence), "{:?} is missing: {run}", self.evidence);
         for words in self.said {
             assert!(run.stderr.contains(words), "{words:?} is not said: {run}");
         }

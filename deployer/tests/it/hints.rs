@@ -26,7 +26,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
         bed.trial("a Deployment that is missing has one exit code in every command", of_nothing),
         bed.trial("59 what is printed by status runs as printed", by_status),
         bed.trial("59 the shipped Role is named for what it allows, and for nothing else", role_named),
-        bed.trial("where there is no earlier revision none is offered", no_earlier_revision),
+        bed.trial("without an earlier revision, no rollback is offered", no_earlier_revision),
         bed.trial("status says nothing of what it has not watched", status_watches_nothing),
         bed.trial("what was not watched while the API server was away is not vouched for", blind),
     ];

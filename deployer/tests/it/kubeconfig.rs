@@ -198,7 +198,7 @@ const FILES: &[Files] = &[
     Files { name: "57 a context of no cluster is an error that names it", variable: "FILE", change: |config| config["contexts"][0]["context"]["cluster"] = json!("elsewhere"), ends: Err(("KubeconfigInvalid", "elsewhere")) },
     Files { name: "57 a context of no user is an error that names it", variable: "FILE", change: |config| config["contexts"][0]["context"]["user"] = json!("nobody-known"), ends: Err(("KubeconfigInvalid", "nobody-known")) },
     Files { name: "57 a certificate authority that is missing is an error that names its file", variable: "FILE", change: |config| config["clusters"][0]["cluster"]["certificate-authority"] = json!("/no/such/ca.crt"), ends: Err(("KubeconfigInvalid", "/no/such/ca.crt")) },
-    Files { name: "57 a server that is no URL is an error that quotes it", variable: "FILE", change: |config| config["clusters"][0]["cluster"]["server"] = json!("http://[::1"), ends: Err(("KubeconfigInvalid", "http://[::1")) },
+    Files { name: "57 a server that is not a URL is an error that quotes it", variable: "FILE", change: |config| config["clusters"][0]["cluster"]["server"] = json!("http://[::1"), ends: Err(("KubeconfigInvalid", "http://[::1")) },
 ];
 
 impl Files {

@@ -18,7 +18,7 @@ pub(crate) const KUBELET_PORT: u16 = 10250;
 /// What the container of a pod would answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
-    /// For `GET /version`; None where there is no such route.
+    /// For `GET /version`; None if the route does not exist.
     pub(crate) commit: Option<String>,
     /// For `GET /healthz`: status and text.
     pub(crate) health: (u16, String),
@@ -76,7 +76,7 @@ impl Network {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (state, tls) = (Arc::clone(&shared), tls.clone());
-                // Whoever hangs up early is no error of ours.
+                // A client that disconnects early is not an error of the server.
                 tokio::spawn(async move { connect(BufReader::new(stream), &state, &tls).await.ok() });
             }
         });

@@ -81,7 +81,7 @@ impl Proxy {
             let (passage, cut) = (Arc::clone(&passage), Arc::clone(&until));
             async move {
                 tokio::select! {
-                    // Whoever hangs up early is no error of ours.
+                    // A client that disconnects early is not an error of the server.
                     _ = passage.pass(stream) => {}
                     () = cut.notified() => {}
                 }

@@ -14,7 +14,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     vec![
         bed.trial("a permission that is missing is named, and nothing is changed", missing_permission),
         bed.trial("without what only proof and diagnosis need a rollout is done, with a warning", missing_for_proof),
-        bed.trial("there is no permission in the Role that the deployer does not use", all_are_used),
+        bed.trial("the Role has only permissions that the deployer uses", all_are_used),
     ]
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
             "21 a progress deadline that passed for an earlier commit says nothing of this one",
             earlier_deadline,
         ),
-        bed.trial("22 a pod that is evicted and replaced is no failure", evicted),
+        bed.trial("22 a pod that is evicted and replaced is not a failure", evicted),
         bed.trial("25 a Deployment deleted in mid-rollout has failed at once", deleted),
         bed.trial("26 another commit applied in mid-rollout supersedes this one", superseded),
         bed.trial("27 a Deployment that is paused is refused", paused),
@@ -82,7 +82,7 @@ async fn all_goes_well(plane: Plane) {
     assert_eq!(scene.pods().await.len(), 2, "{run}");
     assert!(run.stderr.contains("proved: 2 of 2 pods"), "{run}");
     assert_eq!(run.json["previous_commit"], **old, "{run}");
-    let moment = |name: &str| run.json[name].as_f64().unwrap_or_else(|| panic!("{name} is no number: {run}"));
+    let moment = |name: &str| run.json[name].as_f64().unwrap_or_else(|| panic!("{name} is not a number: {run}"));
     assert!(moment("serving_after_s") + 1.0 < moment("replaced_after_s"), "{run}");
     assert_eq!(run.json["warnings"], json!([]), "{run}");
     let deployment = scene.deployment().await;
@@ -149,13 +149,13 @@ async fn never_ready(plane: Plane) {
     let scene = Scene::with_old(plane).await;
     let (old, new) = (&scene.commits.old, &scene.commits.new);
     scene.edit("progressDeadlineSeconds: 90", "progressDeadlineSeconds: 8");
-    let life = Life::of(&NOT_READY).health(503, "trusted_hops is no number\n").log("listening on port 8080\n");
+    let life = Life::of(&NOT_READY).health(503, "trusted_hops is not a number\n").log("listening on port 8080\n");
     scene.kubelet.let_pods_of(new, life).await;
     let run = scene.deploy(new).await;
     failed(&run, "NeverReady", &["8 s"]);
-    assert!(run.stderr.contains("trusted_hops is no number"), "{run}");
+    assert!(run.stderr.contains("trusted_hops is not a number"), "{run}");
     assert!(run.stderr.contains("listening on port 8080"), "{run}");
-    assert!(run.json["evidence"].to_string().contains("trusted_hops is no number"), "{run}");
+    assert!(run.json["evidence"].to_string().contains("trusted_hops is not a number"), "{run}");
     assert_eq!(scene.ready(old).await, 2);
 }
 
@@ -378,7 +378,7 @@ async fn slow_to_go(plane: Plane) {
     scene.kubelet.let_pods_of(old, Life::of(&HEALTHY).ends_after(8)).await;
     let run = scene.deploy(new).await;
     done(&scene, &run, new, 2).await;
-    let moment = |name: &str| run.json[name].as_f64().unwrap_or_else(|| panic!("{name} is no number: {run}"));
+    let moment = |name: &str| run.json[name].as_f64().unwrap_or_else(|| panic!("{name} is not a number: {run}"));
     assert!(moment("replaced_after_s") > 8.0, "{run}");
     assert!(moment("replaced_after_s") - moment("serving_after_s") > 4.0, "{run}");
     assert_eq!(scene.pods().await.len(), 2, "{run}");

@@ -85,10 +85,10 @@ fn lives(events: &[Value]) -> BTreeMap<String, Life> {
 
 /// A time of the audit log, `2026-11-25T04:22:52.123456Z`, in seconds since 1970.
 fn seconds(time: &Value) -> f64 {
-    let text = time.as_str().and_then(|text| text.strip_suffix('Z')).unwrap_or_else(|| panic!("{time} is no time"));
+    let text = time.as_str().and_then(|text| text.strip_suffix('Z')).unwrap_or_else(|| panic!("{time} is not a time"));
     let numbers = text.split(['-', 'T', ':']).map(|number| number.parse().expect("it is a number"));
     let numbers: Vec<f64> = numbers.collect();
-    let [year, month, day, hour, minute, second] = numbers[..] else { panic!("{time} is no time") };
+    let [year, month, day, hour, minute, second] = numbers[..] else { panic!("{time} is not a time") };
     // Years that begin in March, so that the day of a leap year is their last.
     let (year, month) = if month > 2.0 { (year, month - 3.0) } else { (year - 1.0, month + 9.0) };
     let leap_days = (year / 4.0).floor() - (year / 100.0).floor() + (year / 400.0).floor();
