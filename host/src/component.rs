@@ -1,4 +1,4 @@
-//! A component: compiled once, instantiated anew for every request, within limits.
+//! A component: compiled once, with a new instance for every request, within limits.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -32,20 +32,20 @@ use crate::variables::{self, Values};
 
 use self::interface::fermyon::spin::variables as spin_variables;
 
-/// How many requests can be worked on at a time, as in Spin. One more is answered with 500.
+/// How many requests can be handled at a time, as in Spin. One more is answered with 500.
 pub(crate) const MAX_INSTANCES: u32 = 1000;
 
-/// How long a guest may compute before others get their turn, as in Spin.
+/// How long a guest may compute before it yields to others, as in Spin.
 const TICK: Duration = Duration::from_millis(10);
 
 /// What one instance may use.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
-    /// In bytes, for each of its memories; a guest in Rust has one.
+    /// In bytes, for each memory. A guest in Rust has one.
     pub(crate) memory: usize,
     /// From the arrival of the request's header to the end of the guest's work.
     pub(crate) time: Duration,
-    /// How many are at work at a time, in all components.
+    /// How many instances work at a time, in all components.
     pub(crate) instances: u32,
     /// Whether code that was compiled ahead of time is used.
     pub(crate) precompiled: bool,
@@ -60,7 +60,7 @@ pub(crate) struct Component {
     limits: Limits,
 }
 
-/// What the host keeps for one instance.
+/// The host's state of one instance.
 struct State {
     wasi: WasiCtx,
     http: WasiHttpCtx,
@@ -93,10 +93,10 @@ mod interface {
     });
 }
 
-/// Starts the engine that all components share, with memory for so many instances at a time.
+/// Starts the engine that all components share, with memory for this many instances at a time.
 ///
 /// # Errors
-/// When the system does not give the address space that the pool needs.
+/// When the system refuses the address space that the pool needs.
 pub(crate) fn engine(instances: u32) -> anyhow::Result<Engine> {
     let engine = Engine::new(&config(instances)).context("cannot start the WebAssembly engine")?;
     let clock = engine.clone();
@@ -109,7 +109,7 @@ pub(crate) fn engine(instances: u32) -> anyhow::Result<Engine> {
     Ok(engine)
 }
 
-/// An engine that only compiles, for a processor that may be another one: any of its kind, without later features.
+/// An engine that only compiles. Its code runs on every processor of the given kind, which may differ from this machine's.
 ///
 /// # Errors
 /// When wasmtime does not know the processor.
@@ -171,7 +171,7 @@ impl Component {
         Ok(Self { id: id.to_owned(), pre, environment, variables: Arc::new(variables), limits })
     }
 
-    /// Answers one request with an instance of its own, which holds a permit for as long as it works.
+    /// Answers one request with a new instance, which holds a permit while it works.
     ///
     /// # Errors
     /// When the guest traps, goes beyond a limit, or ends without an answer.
@@ -204,11 +204,11 @@ impl Component {
             if let Ok(outcome) = tokio::time::timeout(limit, work).await {
                 return outcome.map_err(anyhow::Error::from);
             }
-            // While the instance still holds the unfinished body, whose end would else look like a good one.
+            // While the instance still holds the unfinished body. Once it is dropped, the body would look complete.
             guest_stopped.store(true, Ordering::Release);
             bail!("it took longer than {} s (--request-timeout)", limit.as_secs())
         });
-        // Most guests have ended when they have answered. One that goes on gets a task of its own.
+        // Most guests end when they have answered. One that continues gets its own task.
         let id = self.id.clone();
         let answer = tokio::select! {
             biased;
@@ -238,7 +238,7 @@ impl Component {
 
     fn state(&self) -> State {
         let mut wasi = WasiCtx::builder();
-        // Standard output is for those who start the host and wait for its address.
+        // Standard output is only for the line with the host's address.
         wasi.stdout(std::io::stderr()).stderr(std::io::stderr()).envs(&self.environment);
         State {
             wasi: wasi.build(),
@@ -251,7 +251,7 @@ impl Component {
     }
 }
 
-/// A body that must not end as if it were whole when its guest was stopped in the middle of it.
+/// A body that does not look complete if its guest was stopped in the middle of it.
 struct Unfinished {
     body: HyperOutgoingBody,
     stopped: Arc<AtomicBool>,
@@ -277,14 +277,14 @@ fn warn_of_late_failure(id: &str, error: &anyhow::Error) {
     eprintln!("component {id} failed after its answer had begun: {error:#}");
 }
 
-/// Why a file is no component, in one line.
+/// Why a file is not a component, in one line.
 pub(crate) fn unusable(source: &Path, error: &wasmtime::Error) -> anyhow::Error {
-    // The parser shows the bytes that it found on lines of their own.
+    // The parser prints the bytes that it found on separate lines.
     let words: Vec<_> = format!("{error:#}").split_whitespace().map(str::to_owned).collect();
     anyhow!("{} is not a WebAssembly component that this host can run: {}", source.display(), words.join(" "))
 }
 
-/// Offers all of WASI 0.2 but outgoing HTTP; a guest has no files and no network to use it on.
+/// Offers all of WASI 0.2 except outgoing HTTP. A guest has no access to files or the network.
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -316,7 +316,7 @@ impl spin_variables::Host for State {
     }
 }
 
-/// A hook that the interface demands, though no guest that could call it is linked.
+/// The interface requires this hook, but no guest can call it.
 struct NoOutgoingRequests;
 
 impl WasiHttpHooks for NoOutgoingRequests {

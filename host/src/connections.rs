@@ -1,4 +1,4 @@
-//! The connections that are open, what each of them waits for, and which has to go where there are too many.
+//! The open connections, what each of them waits for, and which one is closed if there are too many.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -11,18 +11,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-/// How long a head, the beginning of a body, or a client that does not read its answer is waited for.
+/// How long the host waits for a head, for the beginning of a body, and for a client to read its answer.
 const SLOW: Duration = Duration::from_secs(10);
-/// How long a connection is kept for a next request: longer than the 60 s of most proxies, which must be the first to
-/// close, since a request that meets a closing connection is lost.
+/// How long a connection is kept for a next request. This is longer than the 60 s of most proxies, which must close first,
+/// because a request on a closing connection is lost.
 const IDLE: Duration = Duration::from_secs(75);
-/// How many bytes of heads, bodies and answers are held for all connections together; see [`crate::visitors`].
+/// How many bytes of heads, bodies and answers all connections together may hold; see [`crate::visitors`].
 const HELD: usize = 40 << 20;
 
 /// Whose turn it is on a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// The client's: a head has begun, or is the first.
+    /// The client's: a head has begun, or it is the first one.
     Head,
     /// The client's: the beginning of a body.
     Body,
@@ -36,7 +36,7 @@ pub(crate) enum Turn {
 
 /// All connections that are open.
 pub(crate) struct Connections {
-    /// `None` is no limit, of any kind.
+    /// `None` means that there are no limits.
     limit: Option<usize>,
     open: Mutex<HashMap<u64, Arc<Connection>>>,
     next: AtomicU64,
@@ -50,23 +50,23 @@ pub(crate) struct Connection {
     number: u64,
     all: Arc<Connections>,
     state: Mutex<State>,
-    /// It is to end at once.
+    /// Asks the connection to end at once.
     pub(crate) end: Notify,
-    /// It is to take no further request, which HTTP/2 can say at any time.
+    /// Asks the connection to take no further request, which HTTP/2 can say at any time.
     pub(crate) go_away: Notify,
 }
 
 struct State {
     turn: Turn,
     since: Instant,
-    /// Bytes that the host keeps for it.
+    /// Bytes that the host holds for it.
     held: usize,
     answer_is_whole: bool,
     is_http2: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing is half done in any of these locks.
+    // A panic never leaves the data behind these locks half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -81,13 +81,13 @@ impl Connections {
         }
     }
 
-    /// Takes a connection in. At the limit, one that was waited for longest goes; where there is none, this one does.
+    /// Admits a connection. At the limit, closes the one for which the host has waited longest, or if there is none, this one.
     pub(crate) fn admit(self: &Arc<Self>) -> Option<Arc<Connection>> {
         let mut open = lock(&self.open);
         if self.limit.is_some_and(|limit| open.len() >= limit) {
             self.closed.fetch_add(1, Ordering::Relaxed);
-            // Whoever sends its head at once is seldom the one waited for longest, however many wait for nothing but to be
-            // in the way. A kept connection has done nothing wrong: it goes when nobody else can.
+            // A client that sends its head at once is rarely the one waited for longest, however many hold connections only to
+            // block others. A kept connection is harmless, so it is closed only if no other can be.
             let waited_for = open.values().filter_map(|connection| {
                 let state = lock(&connection.state);
                 (state.turn != Turn::Work).then_some((state.turn == Turn::Next, state.since, connection.number))
@@ -114,7 +114,7 @@ impl Connections {
         Some(connection)
     }
 
-    /// How many are open, and how many of these are in the middle of a request.
+    /// How many connections are open, and how many of these are in the middle of a request.
     pub(crate) fn count(&self) -> (usize, usize) {
         let open = lock(&self.open);
         let busy = open.values().filter(|connection| lock(&connection.state).is_in_a_request()).count();
@@ -129,7 +129,7 @@ impl Connections {
         }
     }
 
-    /// Closes those that were waited for too long. Returns how many were closed at any limit since the last time.
+    /// Closes the connections that took too long. Returns how many were closed at any limit since the last call.
     pub(crate) fn sweep(&self) -> usize {
         if self.limit.is_some() {
             lock(&self.open).retain(|_, connection| {
@@ -150,7 +150,7 @@ impl Connections {
         self.closed.swap(0, Ordering::Relaxed)
     }
 
-    /// Closes the one for which most is held, where more is held for all than may be.
+    /// If all connections together hold too much, closes the one that holds most.
     fn relieve(&self) {
         if self.limit.is_none() || self.held.load(Ordering::Relaxed) <= HELD {
             return;
@@ -179,7 +179,7 @@ impl State {
 }
 
 impl Connection {
-    /// Says whose turn it is from now on.
+    /// Sets whose turn it is.
     pub(crate) fn turn(&self, turn: Turn) {
         let mut state = lock(&self.state);
         (state.turn, state.since) = (turn, Instant::now());
@@ -191,14 +191,14 @@ impl Connection {
         self.turn(Turn::Work);
     }
 
-    /// An answer of so many bytes is there.
+    /// An answer of this many bytes is ready.
     pub(crate) fn answered(&self, length: usize) {
         lock(&self.state).answer_is_whole = false;
         self.turn(Turn::Answer);
         self.hold(length);
     }
 
-    /// The last of an answer was handed over to be written.
+    /// The end of an answer was handed over to be written.
     pub(crate) fn answer_is_whole(&self) {
         lock(&self.state).answer_is_whole = true;
     }
@@ -217,7 +217,7 @@ impl Connection {
     fn received(&self, bytes: usize) {
         let turn = {
             let mut state = lock(&self.state);
-            // HTTP/2 says more than requests.
+            // HTTP/2 also has frames that are not requests.
             if state.turn == Turn::Next && !state.is_http2 {
                 (state.turn, state.since) = (Turn::Head, Instant::now());
             }
@@ -244,7 +244,7 @@ impl Connection {
     }
 }
 
-/// A connection's socket, which tells of what goes through it. Dropped, the connection has ended.
+/// A connection's socket, which reports what passes through it. When it is dropped, the connection has ended.
 pub(crate) struct Socket {
     pub(crate) stream: TcpStream,
     pub(crate) connection: Arc<Connection>,

@@ -1,4 +1,4 @@
-//! What Docker runs in the container to learn whether it serves: the image has no shell and no curl.
+//! The health check that Docker runs in the container, because the image has no shell and no curl.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -30,7 +30,7 @@ pub(crate) fn check(listen: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where one that listens on every address is reached.
+/// The address at which a server that listens on all addresses is reached.
 fn reachable(listen: IpAddr) -> IpAddr {
     match listen {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),

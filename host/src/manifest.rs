@@ -1,7 +1,7 @@
-//! The manifest, `spin.toml`, as far as this host understands it.
+//! The part of the manifest, `spin.toml`, that this host understands.
 //!
-//! Whatever else Spin knows of (other triggers, components from registries, files, …) is an unknown field or a wrong type here, and
-//! refused with its place: an application must not seem to work because a part of it was overlooked.
+//! Everything else that Spin knows (other triggers, components from registries, files, …) is refused as an unknown field or a
+//! wrong type, with its position. Otherwise an application might seem to work because a part of it was ignored.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -70,16 +70,16 @@ enum Executor {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Component {
-    /// Where the Wasm file lies; relative to the manifest until [`Manifest::load`] has made it a path from here.
+    /// The path of the Wasm file. It is relative to the manifest until [`Manifest::load`] has resolved it.
     pub(crate) source: PathBuf,
-    /// Templates for the values that the component asks for, by name.
+    /// Templates for the component's variables, by name.
     #[serde(default)]
     pub(crate) variables: BTreeMap<String, String>,
     /// The environment variables of the component.
     #[serde(default)]
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) build: Option<Build>,
-    // Nothing that this host offers could go out, so that it does not matter what may.
+    // This host offers no outgoing requests, so it does not matter which are allowed.
     #[serde(rename = "allowed_outbound_hosts")]
     _allowed_outbound_hosts: Option<IgnoredAny>,
     #[serde(rename = "description")]
@@ -111,7 +111,7 @@ impl Manifest {
     /// Reads a manifest, given its path or that of its directory.
     ///
     /// # Errors
-    /// When it cannot be read, is not TOML, or says something that this host does not do; with line and column.
+    /// When it cannot be read, is not TOML, or asks for something that this host does not do. Names the line and the column.
     pub(crate) fn load(from: &Path) -> anyhow::Result<Self> {
         let path = if from.is_dir() { from.join("spin.toml") } else { from.to_owned() };
         let text = std::fs::read_to_string(&path).with_context(|| {

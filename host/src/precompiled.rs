@@ -1,8 +1,8 @@
 //! Components compiled ahead of time: `X.cwasm` beside `X.wasm`.
 //!
-//! Such a file begins with a digest of the component and of the code that was made of it, so that neither a component
-//! that has changed nor a file that was cut off is taken for good. Wasmtime itself refuses code of another version,
-//! other settings, or a processor with more features than this one.
+//! Such a file begins with a digest of the component and of its code, so that a changed component and a truncated file are
+//! noticed. Wasmtime itself refuses code of another version, with other settings, or for a processor with more features than
+//! this one.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ fn path(source: &Path) -> PathBuf {
 /// Compiles a component for the engine's target and writes the code beside it.
 ///
 /// # Errors
-/// When one file cannot be read or the other not be written, or when it is not a component.
+/// When the component cannot be read, the code cannot be written, or the file is not a component.
 pub(crate) fn write(engine: &Engine, source: &Path) -> anyhow::Result<()> {
     let wasm = std::fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
     let code = engine.precompile_component(&wasm).map_err(|error| unusable(source, &error))?;
@@ -36,10 +36,10 @@ pub(crate) fn write(engine: &Engine, source: &Path) -> anyhow::Result<()> {
     std::fs::write(&target, content).with_context(|| format!("cannot write {}", target.display()))
 }
 
-/// Loads the code that was made of a component.
+/// Loads the code of a component.
 ///
 /// # Errors
-/// When there is none, when it was made of another component, or when this host cannot run it.
+/// When the file is missing, is of another component, or cannot run on this host.
 pub(crate) fn load(engine: &Engine, source: &Path, wasm: &[u8]) -> anyhow::Result<Component> {
     let file = path(source);
     let content = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;

@@ -1,4 +1,4 @@
-//! What Spin does to a request before the component sees it.
+//! Changes a request as Spin does before the component sees it.
 
 use std::net::SocketAddr;
 
@@ -31,7 +31,7 @@ pub(crate) fn set_authority(parts: &mut Parts) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Appends Spin's headers to the client's own, which stay even where they have the same names.
+/// Appends Spin's headers to the client's own, which stay even if they have the same names.
 ///
 /// # Errors
 /// When a value of the client's headers is not UTF-8. Spin answers 500 then.

@@ -1,9 +1,9 @@
-//! Which component a path leads to, and by which route: Spin's rules, on the crate that Spin uses.
+//! Finds the route and the component of a path by Spin's rules, with the crate that Spin uses.
 
 use anyhow::{anyhow, ensure};
 use routefinder::{Captures, RouteSpec, Router};
 
-/// Where Spin answers by itself.
+/// The path below which Spin itself answers.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/spin/";
 
 /// The routes of an application.
@@ -19,12 +19,12 @@ pub(crate) struct Route {
     pub(crate) component: String,
 }
 
-/// A route that a path takes.
+/// The route of a path.
 pub(crate) struct Match<'a> {
     pub(crate) route: &'a Route,
-    /// What of the path a trailing `/...` stands for: `spin-path-info`. Empty for other routes.
+    /// The part of the path that a trailing `/...` matched: `spin-path-info`. Empty for other routes.
     pub(crate) path_info: String,
-    /// What of the path each `:name` stands for: `spin-path-match-<name>`.
+    /// The part of the path that each `:name` matched: `spin-path-match-<name>`.
     pub(crate) parameters: Vec<(String, String)>,
 }
 
@@ -32,7 +32,7 @@ impl Routes {
     /// Takes routes as the manifest writes them, each with the component that it leads to.
     ///
     /// # Errors
-    /// When a route is malformed, is given twice, or lies where Spin answers by itself.
+    /// When a route is malformed, occurs twice, or is below the path where Spin itself answers.
     pub(crate) fn new(routes: impl IntoIterator<Item = (String, String)>) -> anyhow::Result<Self> {
         let mut built = Router::new();
         for (raw, component) in routes {
@@ -71,7 +71,7 @@ impl Routes {
     }
 }
 
-/// With the slashes at both ends, which the wildcard's capture does not have.
+/// Adds the slashes at both ends, which the wildcard's capture lacks.
 fn path_info(captures: &Captures, path: &str) -> String {
     let Some(rest) = captures.wildcard() else {
         return String::new();

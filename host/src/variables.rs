@@ -1,4 +1,4 @@
-//! Variables: what the manifest declares, what the environment sets, what a component is told.
+//! Variables: those that the manifest declares, their values from the environment, and those that a component gets.
 
 use std::collections::BTreeMap;
 use std::env::VarError;
@@ -13,7 +13,7 @@ pub(crate) type Values = BTreeMap<String, String>;
 /// The values of the application's variables: the environment's `SPIN_VARIABLE_<NAME>`, else the default.
 ///
 /// # Errors
-/// When a name is not one, when a required variable is not set, or when the environment's value is not Unicode.
+/// When a name is malformed, a required variable is not set, or the environment's value is not Unicode.
 pub(crate) fn of_application(
     declared: &BTreeMap<String, Variable>,
     environment: impl Fn(&str) -> Result<String, VarError>,
@@ -40,10 +40,10 @@ pub(crate) fn of_application(
     Ok(values)
 }
 
-/// The values that one component is told: its own templates, filled in with the application's values.
+/// The values that one component gets: its templates, filled in with the application's values.
 ///
 /// # Errors
-/// When a name is not one, when a template is malformed, or when it names a variable that the application does not have.
+/// When a name or a template is malformed, or a template names a variable that the application does not have.
 pub(crate) fn of_component(templates: &BTreeMap<String, String>, application: &Values) -> anyhow::Result<Values> {
     let fill = |(name, template): (&String, &String)| {
         check_name(name).map_err(|reason| anyhow!("bad variable name `{name}`: {reason}"))?;
@@ -54,7 +54,7 @@ pub(crate) fn of_component(templates: &BTreeMap<String, String>, application: &V
     templates.iter().map(fill).collect()
 }
 
-/// Replaces each `{{ name }}` by the value of that name.
+/// Replaces each `{{ name }}` with the value of that name.
 fn expand(template: &str, values: &Values) -> anyhow::Result<String> {
     let mut expanded = String::new();
     let mut rest = template;
@@ -71,10 +71,10 @@ fn expand(template: &str, values: &Values) -> anyhow::Result<String> {
     Ok(expanded)
 }
 
-/// Whether a name is one that Spin would accept, for a variable of the application or of a component.
+/// Accepts the names that Spin accepts, for a variable of the application or of a component.
 ///
 /// # Errors
-/// Why it is not.
+/// Why the name is refused.
 pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
     if !name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
         Err("a name has only lower-case letters, digits and underscores")
