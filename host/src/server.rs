@@ -84,10 +84,14 @@ impl Server {
                     // Answers are written whole; to wait for more would only delay them.
                     _ = stream.set_nodelay(true);
                     let server = Arc::clone(&server);
-                    match &visitors {
-                        None => tokio::spawn(server.connection(stream, client)),
-                        Some(visitors) => tokio::spawn(Arc::clone(visitors).serve(server, stream, client)),
+                    let Some(visitors) = &visitors else {
+                        tokio::spawn(server.connection(stream, client));
+                        continue;
                     };
+                    // Here, and not in a task: tasks begin in any order, and a newcomer would go for an older one.
+                    if let Some(connection) = visitors.admit() {
+                        tokio::spawn(Arc::clone(visitors).serve(server, (stream, client), connection));
+                    }
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: connections that end will free some.

@@ -39,6 +39,8 @@ pub(crate) const INSTANCES: u32 = 8;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of a body is read before an instance is made for it: as much as request-info accepts.
 const BEGINNING: usize = 64 << 10;
+/// How long a head may be: what request-info accepts, and what it answers itself with 431.
+const HEAD: usize = 72 << 10;
 /// The path at which balancers and probes ask.
 const HEALTH: &str = "/healthz";
 /// A drain ends when no connection is open and nobody but a probe has asked for so long: a balancer's last choice of
@@ -77,9 +79,18 @@ impl Visitors {
         }
     }
 
+    /// Takes one more in, if there is room or can be made.
+    pub(crate) fn admit(&self) -> Option<Arc<Connection>> {
+        self.connections.admit()
+    }
+
     /// Answers what comes over a connection, until it ends.
-    pub(crate) async fn serve(self: Arc<Self>, server: Arc<Server>, stream: TcpStream, client: SocketAddr) {
-        let Some(connection) = self.connections.admit() else { return };
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        server: Arc<Server>,
+        (stream, client): (TcpStream, SocketAddr),
+        connection: Arc<Connection>,
+    ) {
         let service = service_fn(|request| {
             let (visitors, server, connection) = (Arc::clone(&self), Arc::clone(&server), Arc::clone(&connection));
             async move { visitors.answer(&server, request, client, connection).await }
@@ -88,6 +99,7 @@ impl Visitors {
         let mut builder = Builder::new(TokioExecutor::new());
         if self.instances.is_some() {
             // A connection is one visitor, over HTTP/2 too.
+            builder.http1().max_buf_size(HEAD);
             let window = u32::try_from(BEGINNING).expect("it is small");
             builder
                 .http2()
@@ -198,7 +210,8 @@ struct Begun {
 
 impl Begun {
     async fn read(mut body: Incoming) -> hyper::Result<Self> {
-        let mut beginning = Vec::new();
+        let length = usize::try_from(body.size_hint().lower()).unwrap_or(BEGINNING);
+        let mut beginning = Vec::with_capacity(length.min(BEGINNING));
         while beginning.len() <= BEGINNING {
             match body.frame().await.transpose()? {
                 // Trailers are no part of what a guest is shown.

@@ -76,7 +76,6 @@ fn slow_heads_do_not_keep_others_from_their_answer() {
 }
 
 #[test]
-#[ignore = "fails: connections are admitted by tasks of their own, and so not in the order in which they came"]
 fn connections_that_ask_nothing_do_not_close_those_that_are_kept() {
     let host = host(8);
     let mut kept: Vec<_> = (0..4).map(|_| host.connect()).collect();
