@@ -152,7 +152,7 @@ impl Start {
             }
         });
         // Minutes, because `spin up --build` compiles first.
-        let Ok(address) = ready.recv_timeout(Duration::from_secs(300)) else {
+        let Ok(address) = ready.recv_timeout(Duration::from_mins(5)) else {
             panic!("`{}` ended or did not serve within 300 s:\n{}", self.command, self.log.lock().unwrap())
         };
         let mut address: SocketAddr =
