@@ -105,11 +105,17 @@ def test_the_first_run_makes_the_cluster_then_the_balancer_controller_then_the_r
     assert "done: kubectl --context request-info get nodes" in done.stderr
 
 
-def test_it_says_what_it_will_cost_before_it_makes_anything(world):
+def test_it_says_what_the_docs_say_of_the_cost_before_it_makes_anything(world):
     done = world.run("createCluster.sh", failing="eksctl*")
-    assert "about $170 a month, that is $5.61 a day" in done.stderr
-    assert "control plane $73, 2 nodes $61" in done.stderr
-    assert done.stderr.index("about $170") < done.stderr.index("no luck today")
+    docs = (HERE.parent / "docs/eks.md").read_text()
+    *parts, total = re.findall(r"^\|.*\| \**([\d.]+)\** \|$", docs.split("## Cost")[1], re.MULTILINE)
+    parts, total = [float(part) for part in parts], float(total)
+    assert sum(parts) == pytest.approx(total)
+    assert f"about ${total:.0f} a month, that is ${total / 30.4:.2f} a day" in done.stderr
+    assert f"about {total / 30.4:.0f} dollars a day" in docs
+    said = re.findall(r"\$(\d+)[,.]", done.stderr.split("control plane", 1)[1])
+    assert said == [f"{part:.0f}" for part in parts if part]
+    assert done.stderr.index("control plane $") < done.stderr.index("no luck today")
 
 
 def test_a_second_run_makes_no_second_cluster_and_ends_well(world):
