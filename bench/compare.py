@@ -74,12 +74,12 @@ class Server:
     command: list[str]
     """{port} stands for the port."""
     artefact: Path
-    """What is shipped; of a directory, all that is in it."""
+    """The shipped file, or a directory with everything in it."""
     path: str = "/"
     answer: bytes | None = None
-    """What has to be answered, where the server is one of those that do the same."""
+    """The expected answer, if the server does the same as request-info."""
     headers: dict[str, str] = field(default_factory=lambda: CURL)
-    """What it is asked with."""
+    """The request's headers."""
 
     def command_on(self, port: int) -> list[str]:
         return [argument.format(port=port) for argument in self.command]
@@ -95,7 +95,7 @@ class Sample:
     """In milliseconds, as p99."""
     p99: float
     memory: int
-    """In bytes, at its highest."""
+    """The highest value, in bytes."""
     processor: float
     """In microseconds per request, in user and system mode together."""
     start: float
@@ -121,7 +121,7 @@ FIGURES = ("processor", "requests", "p50", "p99", "memory", "start")
 
 @dataclass(frozen=True)
 class Goal:
-    """How many requests request-info answers in the processor time in which another server answers one, at least."""
+    """The least number of requests that request-info must answer in the processor time in which another server answers one."""
 
     limit: float
     server: str
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--host", type=Path, default=HOST, metavar="FILE", help="the host (the release build)")
     arguments = parser.parse_args()
     if unknown := set(arguments.server) - set(names):
-        parser.error(f"there is no server {', '.join(sorted(unknown))}: choose from {', '.join(names)}")
+        parser.error(f"unknown server {', '.join(sorted(unknown))}: choose from {', '.join(names)}")
     if min(arguments.rounds, arguments.seconds) < 1:
         parser.error("--rounds and --seconds are at least 1")
 
@@ -174,7 +174,7 @@ def main() -> None:
 
 
 def provide(name: str, host: Path) -> Server:
-    """The server, with all that it takes to start it."""
+    """The server, after everything that it needs was built."""
     match name:
         case "request-info":
             return on_host(name, host, REPOSITORY / "spin.toml", "request_info.wasm")
@@ -194,9 +194,9 @@ def provide(name: str, host: Path) -> Server:
 def on_host(name: str, host: Path, manifest: Path, artefact: str) -> Server:
     component = COMPONENTS / artefact
     if not component.exists():
-        sys.exit(f"compare.py: there is no {component}: {BUILD_COMPONENT} {name}")
+        sys.exit(f"compare.py: {component} does not exist: {BUILD_COMPONENT} {name}")
     if not host.exists():
-        sys.exit(f"compare.py: there is no {host}: {BUILD_HOST}, or name another with --host")
+        sys.exit(f"compare.py: {host} does not exist: {BUILD_HOST}, or name another one with --host")
     command = [str(host), "--from", str(manifest), "--listen", "127.0.0.1:{port}"]
     return Server(name, command, component, answer=ANSWER.read_bytes())
 
@@ -207,7 +207,7 @@ def in_python(name: str, command: str) -> Server:
 
 
 def python_environment() -> Path:
-    """A virtual environment with what requirements.txt lists, and nothing else."""
+    """A virtual environment with only what requirements.txt lists."""
     requirements = BENCH / "requirements.txt"
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
     environment = CACHE / f"python{sys.version_info.major}.{sys.version_info.minor}-{digest}"
@@ -223,7 +223,7 @@ def python_environment() -> Path:
 
 
 def go_program(module: str) -> Path:
-    """What `go install` makes of this module's package, which it is told with the version."""
+    """The program that `go install` builds from this package of a module, at the given version."""
     directory = CACHE / module.rpartition("/")[2]
     binary = directory / directory.name.partition("@")[0]
     if not binary.exists():
@@ -270,7 +270,7 @@ def sample_of(server: Server, seconds: int) -> Sample:
 
 @contextmanager
 def running(server: Server) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
-    """Starts the server on a free port, and ends it with all its processes; says how long its first answer took."""
+    """Starts the server on a free port, measures the time to its first answer, and ends it with all its processes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     command = server.command_on(port)
@@ -324,7 +324,7 @@ def first_answer(process: subprocess.Popen[bytes], url: str, headers: dict[str, 
 
 
 def load(url: str, headers: dict[str, str], seconds: int) -> dict[str, float]:
-    """What wrk.lua tells of so many seconds."""
+    """The figures that wrk.lua prints for this many seconds."""
     headers = [argument for name, value in headers.items() for argument in ("-H", f"{name}: {value}")]
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(BENCH / "wrk.lua"), *headers, url]
     wrk = subprocess.run(
@@ -337,7 +337,7 @@ def load(url: str, headers: dict[str, str], seconds: int) -> dict[str, float]:
 
 
 def processor_time(pid: int) -> float:
-    """Of a process and its living descendants, in seconds."""
+    """The processor time of a process and its living descendants, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -345,9 +345,9 @@ def processor_time(pid: int) -> float:
 
 
 def peak_memory(pid: int) -> int:
-    """The most resident memory that a process and its descendants had, in bytes, shared pages counted once."""
+    """The highest resident memory of a process and its descendants, in bytes. Shared pages are counted once."""
     peak = memory_field(pid, "status", "VmHWM") - memory_field(pid, "smaps_rollup", "Rss")
-    # Only a main thread starts processes here; other threads may end while one looks at them.
+    # Only a main thread starts processes here. Other threads may end while they are read.
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return peak + memory_field(pid, "smaps_rollup", "Pss") + sum(peak_memory(int(child)) for child in children)
 

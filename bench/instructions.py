@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Counts the instructions that the pure core takes for one request, under callgrind: free of noise.
+"""Counts with callgrind, and so without noise, the instructions that the pure core executes for one request.
 
 Each kind of request is answered N and 2N times, and the difference divided by N, so that starting the program
 does not count. The table is written to docs/performance.md; with --check, nothing is written, and a figure more
@@ -68,7 +68,7 @@ def check(measured: dict[str, int]) -> None:
 
 
 def build() -> str:
-    """Builds the program that is counted, and tells its path."""
+    """Builds the program to count, and returns its path."""
     command = ["cargo", "build", "--quiet", "--release", "--target", TARGET, "-p", "request-info", "--example", "core"]
     if code := subprocess.run(command, cwd=REPOSITORY).returncode:
         sys.exit(f"instructions.py: `{' '.join(command)}` ended with {code}")

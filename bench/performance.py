@@ -1,4 +1,4 @@
-"""docs/performance.md, whose measured sections the tools beside this file write, and where they were measured."""
+"""Writes the measured sections of docs/performance.md, for the tools beside this file, and says where they were measured."""
 
 import os
 import re
@@ -11,14 +11,14 @@ DOCUMENT = REPOSITORY / "docs" / "performance.md"
 
 
 def section(name: str) -> str:
-    """What the section holds now; empty where there is none."""
+    """The present content of the section, or an empty text if the section is missing."""
     text = DOCUMENT.read_text() if DOCUMENT.exists() else ""
     found = re.search(f"{re.escape(begin(name))}\n(.*?){re.escape(end(name))}", text, re.DOTALL)
     return found.group(1) if found else ""
 
 
 def write_section(name: str, content: str) -> None:
-    """Replaces what stands between the section's markers, and appends them where they are missing."""
+    """Replaces the text between the section's markers. Appends the markers if they are missing."""
     text = DOCUMENT.read_text() if DOCUMENT.exists() else "# Performance\n"
     if begin(name) not in text:
         text = f"{text}\n{begin(name)}\n{end(name)}\n"
@@ -37,7 +37,7 @@ def end(name: str) -> str:
 
 
 def circumstances() -> str:
-    """When, at which commit and on which machine: half a sentence."""
+    """The date, the commit and the machine, as a part of a sentence."""
     head = git("rev-parse", "--short=12", "HEAD")
     changed = git("diff", "--quiet", "HEAD", "--", ".", ":!docs").returncode
     commit = "no commit" if head.returncode else f"commit `{head.stdout.strip()}`{' and changes' if changed else ''}"
@@ -51,6 +51,6 @@ def git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table whose first column is text and whose others are figures."""
+    """A Markdown table with text in the first column and figures in the others."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

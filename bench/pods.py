@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares both images of request-info with go-httpbin, as pods of the test bed with equal limits.
+"""Compares both images of request-info with go-httpbin, as pods of the test cluster with equal limits.
 
     e2e/cluster.sh run python3 bench/pods.py            with --rounds 1 for a glance
 
@@ -34,7 +34,7 @@ POD = "measured"
 LEAST_ROUNDS = 5
 SPIN_ENVIRONMENT = {"SPIN_HTTP_LISTEN_ADDR": "0.0.0.0:8080", "SPIN_MAX_INSTANCE_MEMORY": "4194304"}
 FIGURES = ("requests", "p99", "memory", "ready", "start")
-#: What is to be reached, as the ratio to go-httpbin or absolutely: figure, limit, whether it is a ratio.
+#: The goals: figure, limit, and whether the limit is a ratio to go-httpbin.
 GOALS = [
     ("requests", 1.1, "requests per second, as many as go-httpbin's times at least"),
     ("p99", 0.7, "p99, go-httpbin's times at most"),
@@ -54,7 +54,7 @@ class Subject:
     asked: str
     spec: dict
     command: list[str]
-    """Starts the same outside of a pod; {port} stands for the port."""
+    """Starts the same server outside of a pod. {port} stands for the port."""
     pulled: int = 0
     """Bytes of the image's compressed layers."""
     samples: list[dict[str, float]] = field(default_factory=list)
@@ -103,7 +103,7 @@ def request_info(runtime: str) -> Subject:
 
 
 def unpacked(image: str) -> str:
-    """Where the files of an image are."""
+    """The directory of an image's files."""
     directory = tempfile.mkdtemp(dir=os.environ["TMPDIR"])
     container = docker("create", image)
     export = subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE)
@@ -205,7 +205,7 @@ def process_of(uid: str) -> int:
 
 
 def request(method: str, path: str, document: object = None):
-    """To the API server, as the administrator."""
+    """Sends a request to the API server, as the administrator."""
     tls = ssl.create_default_context(cafile=f"{os.environ['RUN']}/certs/apiserver.crt")
     headers = {"Authorization": "Bearer admin", "Content-Type": "application/json"}
     data = None if document is None else json.dumps(document).encode()

@@ -36,19 +36,19 @@ USUAL = (30, 10)
 """Rollouts that succeed, and that fail in each way."""
 OTHERS = 1000
 LIMIT_SECONDS = 360
-"""A run that takes longer is given up."""
+"""The time limit of a run."""
 
 READY_SECONDS = 0.5
 HEALTHY = [Step(0, "notready"), Step(READY_SECONDS, "healthy")]
 SLOW = [Step(0, "notready"), Step(12 * READY_SECONDS, "healthy")]
 NAMESPACE = "rollouts"
-"""Where those are that succeed; each that fails has one of its own."""
+"""The namespaces of the rollouts that succeed. Each failing rollout has its own."""
 FAILURES = {"ImagePullBackOff": "notfound", "CrashLoopBackOff": "crash"}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one rollout took, of the deployer and of kubectl."""
+    """The cost of one rollout, for the deployer and for kubectl."""
 
     rollout: Rollout
     received: list[int]
@@ -60,7 +60,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Lags:
-    """In seconds, a figure a rollout."""
+    """In seconds, one figure for each rollout."""
 
     deployer: list[float]
     """From the removal of the last old pod to its exit."""
@@ -69,7 +69,7 @@ class Lags:
     between: list[float]
     """From kubectl's exit to the removal of the last old pod."""
     server: list[float]
-    """What the server itself took for that removal."""
+    """How long the server took for that removal."""
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def main() -> None:
     if missing := [name for name in PROGRAMS if not (BINARIES / name).exists()]:
         sys.exit(f"rollout.py: {BINARIES} has no {', '.join(missing)}: e2e/cluster.sh binaries builds them")
     if not arguments.deployer.exists():
-        sys.exit(f"rollout.py: there is no {arguments.deployer}: make deployer, or name another with --deployer")
+        sys.exit(f"rollout.py: {arguments.deployer} does not exist: make deployer, or name another one with --deployer")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("rollout.py: terminated"))
     signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"rollout.py: not done after {LIMIT_SECONDS} s, given up"))
     signal.alarm(LIMIT_SECONDS)
@@ -92,7 +92,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     names = [(why, f"{why.lower()}-{number}") for number in range(arguments.failures) for why in FAILURES]
     with bed_of(arguments, [NAMESPACE, *(name for _, name in names)]) as bed:
-        # The first update after the documents were made also enters their fields as applied: it is not counted.
+        # The first update after the documents were created also records their fields as applied, so it is not counted.
         first, *others = bed.commits[1:]
         roll_out_well(bed, first)
         done = [roll_out_well(bed, commit) for commit in others[: arguments.rollouts]]
@@ -152,7 +152,7 @@ def roll_out_badly(bed: Bed, namespace: str, situation: str) -> Rollout:
 
 
 def measure_costs(bed: Bed, commits: list[str]) -> dict[str, Cost]:
-    """Of rollouts through proxies that count; the first only lets kubectl fill its cache of what the server offers."""
+    """The costs of rollouts, measured by counting proxies. The first rollout only fills kubectl's discovery cache."""
     proxies = [CountingProxy(bed.plane.port) for _ in range(2)]
     ports = (proxies[0].port, proxies[1].port)
     bed.roll_out(NAMESPACE, commits[0], HEALTHY, ports).end_with(0)
@@ -246,7 +246,7 @@ def method(arguments: argparse.Namespace, lags: Lags, costs: dict[str, Cost], lo
         f"Measured by `bench/rollout.py`: {performance.circumstances()},{beside} load {load:.1f} before and"
         f" {os.getloadavg()[0]:.1f} after, the control plane on the same cores. {arguments.rollouts} rollouts that"
         f" succeed, one after the other, and {arguments.failures} that fail in each way, each in a namespace of its own"
-        " where the commit before serves. kubectl is started on the same rollout as soon as the deployer has applied."
+        " where the previous commit serves. kubectl is started on the same rollout as soon as the deployer has applied."
         " The control plane is real; the kubelet is played and says what real ones said: a pod is ready after"
         f" {READY_SECONDS} s, and an old one gone {END_SECONDS:.0f} s after its deletion, where the shipped preStop"
         f" takes 35 s. The template is the shipped one with {edits}; a rollout of {PODS} pods took {usual:.1f} s from"

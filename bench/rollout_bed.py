@@ -1,4 +1,4 @@
-"""The cluster as a rollout finds it: the first commit serves in every namespace, as the shipped template has it."""
+"""The cluster before a rollout: the first commit serves in every namespace, by the shipped template."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ class Bed:
 
     def __init__(self, directory: Path, deployer: Path, namespaces: list[str], commits: int) -> None:
         users = [user for name in namespaces for user in (account(name), f"kubectl:{name}")]
-        os.environ["KUBECACHEDIR"] = str(directory / "kubectl")  # which is the home directory's otherwise
+        os.environ["KUBECACHEDIR"] = str(directory / "kubectl")  # instead of one in the home directory
         self.plane = ControlPlane(BINARIES, directory, [*ACCOUNTS, *users])
         self.deployer, self.namespaces, self.runs = deployer, namespaces, list[Run]()
         self.clone = directory / "clone"
@@ -81,7 +81,7 @@ class Bed:
         return ["--image", image, "--commit", commit, "--template", str(self.template)]
 
     def roll_out(self, namespace: str, commit: str, life: list[Step], ports: tuple[int, int] = (0, 0)) -> Rollout:
-        """Starts the deployer and, once it has applied, kubectl: through those ports, where they are given."""
+        """Starts the deployer and, once it has applied, kubectl. They use the given ports, if any."""
         self.kubelet.lives[namespace] = life
         command = [str(self.deployer), "deploy", *self.arguments(commit), "-n", namespace]
         command += ["--timeout", f"{2 * self.patience_seconds}s"]
@@ -112,7 +112,7 @@ class Bed:
 
 
 def account(namespace: str) -> str:
-    """Which user the deployer is: what the shipped Role allows, and no more."""
+    """The deployer's user, which may do only what the shipped Role allows."""
     return f"system:serviceaccount:{namespace}:deployer"
 
 

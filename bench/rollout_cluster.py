@@ -1,4 +1,4 @@
-"""A cluster to roll out on, without root: the control plane is real, nodes and the pods' network are played here."""
+"""A cluster for rollouts, without root. The control plane is real; this file simulates the nodes and the pods' network."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ OBSERVED = REPOSITORY / "deployer/tests/observed"
 COMMIT = "request-info.dev/commit"
 START_SECONDS = 90
 END_SECONDS = 1.0
-"""How long a pod that is to end goes on."""
+"""How long a pod takes to end after its deletion."""
 KUBELET_PORT = 10250
 REQUESTS = 2000
 """How many the controllers and the scheduler may make in a second, and how many are taken at the same time."""
@@ -47,7 +47,7 @@ AUDIT_POLICY = {
         {"level": "Metadata"},
     ],
 }
-# Ends the program when its own standard input is closed, which the operating system does however this one ends.
+# Ends the program when its standard input is closed. The operating system closes it however this process ends.
 SUPERVISED = 'nice -n $NICE "$@" & read -r _; kill -KILL $!; wait'
 
 
@@ -81,7 +81,7 @@ class ControlPlane:
     """etcd, API server, controllers and scheduler on free ports of the loopback interface, until it is stopped."""
 
     nice = 0
-    """How much its programs give way to others."""
+    """The nice value of its programs."""
 
     def __init__(self, binaries: Path, directory: Path, users: list[str]) -> None:
         self.binaries, self.directory = binaries, directory
@@ -154,7 +154,7 @@ class ControlPlane:
         server.wait()
 
     def restart_api_server(self) -> tuple[float, float]:
-        """When it was gone, and when it answered again."""
+        """Restarts the API server. Returns when it was gone, and when it answered again."""
         self.end("kube-apiserver")
         gone = time.time()
         self.start_api_server()
@@ -170,7 +170,7 @@ class ControlPlane:
             self.end(name)
 
     def kubeconfig(self, user: str, namespace: str = "default", port: int = 0) -> Path:
-        """For that port instead of the API server's, where one is given."""
+        """For the given port, or else the API server's."""
         cluster = {"server": f"https://127.0.0.1:{port or self.port}", "certificate-authority": str(self.certificate)}
         content = {
             "apiVersion": "v1",
@@ -205,10 +205,10 @@ class ControlPlane:
         self.write("scheduler.json", kind | {"leaderElection": {"leaderElect": False}, "clientConnection": client})
 
     def audit(self) -> list[dict[str, Any]]:
-        """What was asked of the API server so far, each request once, with the times of request and answer."""
+        """All requests to the API server so far, each once, with the times of request and answer."""
         requests: dict[str, dict[str, Any]] = {}
         for line in (self.directory / "audit.log").read_text().splitlines():
-            with suppress(ValueError):  # the last line may not be whole yet
+            with suppress(ValueError):  # the last line may be incomplete
                 event = json.loads(line)
                 for name, source in {"received": "requestReceivedTimestamp", "answered": "stageTimestamp"}.items():
                     event[name] = datetime.fromisoformat(event[source]).timestamp()
@@ -217,7 +217,7 @@ class ControlPlane:
 
 
 class Network(socketserver.ThreadingUnixStreamServer):
-    """Where the API server's connections to pods and kubelets end: it is told to reach them through this proxy."""
+    """The proxy through which the API server connects to pods and kubelets."""
 
     daemon_threads = True
     request_queue_size = 512
@@ -230,7 +230,7 @@ class Network(socketserver.ThreadingUnixStreamServer):
         Thread(target=self.serve_forever, daemon=True).start()
 
     def attach(self, commit: str) -> str:
-        """The address of one more pod, which says that it is of this commit."""
+        """Adds a pod that answers with this commit, and returns its address."""
         address = "10.1.{}.{}".format(*divmod(len(self.commits), 256))
         self.commits[address] = commit
         return address
@@ -240,7 +240,7 @@ class Connection(socketserver.BaseRequestHandler):
     server: Network
 
     def handle(self) -> None:
-        with suppress(OSError):  # whoever hangs up early is no error of ours
+        with suppress(OSError):  # the client may disconnect early
             address, port = target_of(self.request).split(":")
             self.request.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
             if int(port) == KUBELET_PORT:
@@ -277,7 +277,7 @@ class CountingProxy(socketserver.ThreadingTCPServer):
         Thread(target=self.serve_forever, daemon=True).start()
 
     def cut(self, seconds: float) -> float:
-        """Ends every connection, and takes no other for so long; when that is over."""
+        """Ends every connection, and accepts none for this long. Returns the time of its end."""
         self.is_cut = True
         for connection in list(self.open):
             with suppress(OSError):
@@ -310,7 +310,7 @@ def send_on(source: socket.socket, target: socket.socket) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """So many seconds after the step before, a kubelet says what a real one said in this situation."""
+    """This many seconds after the previous step, a kubelet writes what a real one wrote in this situation."""
 
     seconds: float
     situation: str
@@ -325,7 +325,7 @@ class Kubelet:
     def __init__(self, api: Api, network: Network) -> None:
         self.api, self.network = api, network
         self.lives = dict[str, list[Step]]()
-        """What becomes of pods from now on, by namespace."""
+        """Sets what happens to pods from now on, by namespace."""
         self.workers, self.stopped = ThreadPoolExecutor(32), Event()
 
     def start(self) -> None:
@@ -365,7 +365,7 @@ def path_of(pod: Any) -> str:
 
 
 def observed(situation: str, container: Any) -> Any:
-    """The status that a real kubelet wrote, as it would be said of this container, now."""
+    """The status that a real kubelet wrote, with this container and the present time."""
     status = json.loads((OBSERVED / f"{situation}.json").read_text())["pods"][0]
     image, now = status["containerStatuses"][0]["image"], datetime.now(UTC)
     text = json.dumps(status).replace(image, container["image"])
@@ -375,7 +375,7 @@ def observed(situation: str, container: Any) -> Any:
 
 
 def add_node(api: Api, name: str, room_for: int = 5000) -> None:
-    """A ready node with room for so many pods."""
+    """A ready node with room for this many pods."""
     api.ask("POST", "/api/v1/nodes", {"metadata": {"name": name}})
     room, now = {"cpu": "1000", "memory": "1000Gi", "pods": str(room_for)}, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": now, "lastTransitionTime": now}
@@ -387,7 +387,7 @@ def add_node(api: Api, name: str, room_for: int = 5000) -> None:
         "daemonEndpoints": {"kubeletEndpoint": {"Port": KUBELET_PORT}},
     }
     api.merge(f"/api/v1/nodes/{name}/status", {"status": status})
-    # Admission adds the taint of a node that is not ready yet; the controller that removes it is not there.
+    # Admission adds the taint of a node that is not ready yet, and the controller that removes it does not run here.
     api.merge(f"/api/v1/nodes/{name}", {"spec": {"taints": None}})
 
 
@@ -395,8 +395,8 @@ PORTS = itertools.count(os.getpid() * 61)
 
 
 def free_port() -> int:
-    """Below the ports that the kernel gives to connections: one of those is free here, and taken by a connection before
-    the program listens on it. Where to begin differs from process to process."""
+    """A free port below those that the kernel gives to connections. One of those could be taken by a connection before the
+    program listens on it. The search starts at a different port in each process."""
     while True:
         port = 20_000 + next(PORTS) % 12_000
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):

@@ -1,4 +1,4 @@
-"""One rollout: the deployer and kubectl at it, and by the API server's audit log, when it was decided for each."""
+"""One rollout with the deployer and kubectl, and the times at which it was decided for each, by the API server's audit log."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from rollout_cluster import COMMIT
 
 
 class Run:
-    """A program at work; what it says is kept, and when, and so are its end and the seconds of processor it took."""
+    """A running program. Its output is kept with the times, as are its end and its processor time in seconds."""
 
     def __init__(self, command: list[str], kubeconfig: Path, directory: Path) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
@@ -47,7 +47,7 @@ class Run:
         self.has_applied.set()
 
     def weigh(self) -> None:
-        """Follows its highest resident memory, in bytes, to its end."""
+        """Measures its highest resident memory, in bytes, until it ends."""
         status = Path(f"/proc/{self.process.pid}/status")
         with suppress(OSError):
             while found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text()):
@@ -90,7 +90,7 @@ def of_rollout(audit: list[Any], rollout: Rollout, user: str, verb: str, resourc
 
 
 def last_removal(audit: list[Any], rollout: Rollout) -> tuple[float, float]:
-    """When the server was asked to remove the last old pod, which is what the deployer waits for, and when it had."""
+    """When the server was asked to remove the last old pod, which the deployer waits for, and when it had removed it."""
     removals = of_rollout(audit, rollout, "kubelet", "delete", "pods")
     return max((event["received"], event["answered"]) for event in removals)
 
@@ -101,7 +101,7 @@ def first_status(audit: list[Any], rollout: Rollout) -> float:
 
 
 def completion(audit: list[Any], rollout: Rollout) -> float:
-    """When the Deployment's controller first wrote the status that is complete in the eyes of kubectl."""
+    """When the Deployment's controller first wrote the status that kubectl considers complete."""
     updates = of_rollout(audit, rollout, "controllers", "update", "deployments/status")
     return float(min(event["received"] for event in updates if is_complete(event["requestObject"], rollout.commit)))
 

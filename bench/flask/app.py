@@ -1,4 +1,4 @@
-"""What request-info does at `/`, as one writes it with Flask: the yardstick of the comparison."""
+"""What request-info does at `/`, written with Flask, for comparison."""
 
 from flask import Flask, Response, jsonify, render_template_string, request
 
