@@ -153,17 +153,16 @@ class ControlPlane:
             server.stdin.close()
         server.wait()
 
-    def restart_api_server(self) -> tuple[float, float]:
-        """Restarts the API server. Returns when it was gone, and when it answered again."""
+    def restart_api_server(self) -> float:
+        """Restarts the API server. Returns when it was gone; it serves some time before it calls itself ready."""
         self.end("kube-apiserver")
         gone = time.time()
         self.start_api_server()
-        back = time.time()
         # These would ask again after half a minute.
         self.end("kube-controller-manager")
         self.end("kube-scheduler")
         self.start_controllers()
-        return gone, back
+        return gone
 
     def stop(self) -> None:
         for name in reversed(list(self.servers)):

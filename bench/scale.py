@@ -5,7 +5,7 @@ The nodes and their pods are kwok's. A rolling update replaces 25 % at a time, m
 answers the deployer's question which commit it runs. The table is written to docs/performance.md where all of the usual
 sizes are measured.
 
-  scale.py                    the usual sizes, which takes about half an hour
+  scale.py                    the usual sizes, which takes about ten minutes
   scale.py 3 100 1000         these
   scale.py --scenario NAME    a rollout that does not go well; with a size after it, on so many pods
 """
@@ -39,7 +39,7 @@ KWOK = "sigs.k8s.io/kwok/cmd/kwok@v0.8.0"
 DEPLOYER = Path(os.environ.get("DEPLOYER") or REPOSITORY / "target/x86_64-unknown-linux-gnu/release/deployer")
 USUAL = [3, 100, 300, 1000, 3000, 5000]
 NAMESPACE = "rollouts"
-ROUNDS = {3: 5, 100: 3, 300: 3}
+ROUNDS = {3: 5, 100: 3, 300: 3, 1000: 3, 3000: 2}
 """Rollouts that are measured at a size, one at the others."""
 PODS_ON_A_NODE = 100
 
@@ -322,7 +322,7 @@ def law(sizes: dict[int, list[Figures]]) -> str:
 
 
 def method(load: float) -> str:
-    rounds = ", ".join(f"{count} at {pods}" for pods, count in ROUNDS.items())
+    rounds = ", ".join(f"{count} at {pods:,}" for pods, count in ROUNDS.items())
     return (
         f"Measured by `bench/scale.py`: {performance.circumstances()}, load {load:.1f} before and"
         f" {os.getloadavg()[0]:.1f} after, the control plane on the same cores, where it gives way (nice 5) to what is"

@@ -54,14 +54,15 @@ def restart(crowd: "Crowd", _: "Watch") -> bool:
     """The API server is restarted in the middle of a rollout: the pods are watched again soon after it is back."""
     run = begin(crowd, 1)
     await_half(crowd)
-    gone, back = crowd.plane.restart_api_server()
+    gone = crowd.plane.restart_api_server()
     run.ends_with(0)
+    after = [each for each in crowd.plane.audit() if each["received"] > gone]
+    back = min(each["answered"] for each in after if each.get("responseStatus", {}).get("code") == 200)
     deployer = account(crowd.namespaces[0])
-    watches = [each for each in crowd.plane.audit() if is_watch_of_pods(each, deployer) and each["received"] > gone]
-    again = max(back, *(each["answered"] for each in watches))  # it may serve before it calls itself ready
+    again = min(each["answered"] for each in after if is_watch_of_pods(each, deployer))
     print("".join(run.lines[-12:]))
     print(f"The API server was away for {back - gone:.1f} s.")
-    return met(again - back, CAUGHT_UP_SECONDS, "the pods are watched again after the API server answered")
+    return met(again - back, CAUGHT_UP_SECONDS, "the pods are watched again after the API server answered anybody")
 
 
 def cut(crowd: "Crowd", watch: "Watch") -> bool:
