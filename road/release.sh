@@ -6,7 +6,7 @@
 #   *.cdx.json                           what each of them is made of
 #   SHA256SUMS                           for `sha256sum --check`
 #
-# VERSION is the workspace's. CHANGELOG.md must have a section for it, because a release without one tells nobody what is new.
+# VERSION is the workspace's. CHANGELOG.md must have a section for it, which tells users what is new.
 set -euo pipefail
 shopt -s inherit_errexit
 commit=$1
@@ -16,6 +16,11 @@ declare -A target=([amd64]=x86_64-unknown-linux-gnu [arm64]=aarch64-unknown-linu
 
 grep -q "^## $version " CHANGELOG.md || {
   echo "release: CHANGELOG.md has no section for $version, the version in Cargo.toml: add \`## $version (DATE)\`" >&2
+  exit 1
+}
+
+[ "$commit" = "$(git rev-parse HEAD)" ] && [ -z "$(git status --porcelain --untracked-files=no)" ] || {
+  echo "release: the tree is not commit $commit: check it out, and commit or remove your changes" >&2
   exit 1
 }
 
