@@ -90,7 +90,9 @@ impl Connections {
             // block others. A kept connection is harmless, so it is closed only if no other can be.
             let waited_for = open.values().filter_map(|connection| {
                 let state = lock(&connection.state);
-                (state.turn != Turn::Work).then_some((state.turn == Turn::Next, state.since, connection.number))
+                let is_young = state.since.elapsed() < Duration::from_secs(1);
+                let is_good = state.turn == Turn::Next || (state.turn == Turn::Answer && is_young);
+                (state.turn != Turn::Work).then_some((is_good, state.since, connection.number))
             });
             let (_, _, number) = waited_for.min()?;
             if let Some(connection) = open.remove(&number) {
