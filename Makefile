@@ -129,7 +129,7 @@ e2e: lint test-component host deployer kubernetes python cyclonedx e2e-tests ## 
 	e2e/cluster.sh packages chromium=chromium vagrant=vagrant mvn=maven java=default-jre-headless \
 		aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu qemu-aarch64=qemu-user
 	for target in x86_64 aarch64; do road/host.sh $$target-unknown-linux-gnu >/dev/null; done
-	echo 'testing the scripts for AWS, Jenkins and the pipeline (4 minutes)' >&2
+	echo 'testing the scripts for AWS, Jenkins and the pipeline (some minutes)' >&2
 	PYTHONDONTWRITEBYTECODE=1 timeout --verbose 30m $(PYTHON)/bin/pytest --quiet -p no:cacheprovider -o faulthandler_timeout=300 \
 		infrastructure/tests e2e/pipeline/tests
 	echo 'testing on a two-node cluster (20 minutes, at most 60)' >&2
