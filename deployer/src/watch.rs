@@ -22,6 +22,8 @@ use crate::rollout::{Snapshot, Suspicion};
 
 /// How long the first lists may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How many objects of a list come at a time: until they are trimmed, the pods of a page take several times their space.
+const PAGE: u32 = 100;
 /// How long the events of one pod are followed before another one's are, unless that one is certain to be in trouble.
 const ATTENTION: Duration = Duration::from_secs(5);
 
@@ -59,7 +61,7 @@ impl Watch {
     /// Watches a Deployment, whether there is one or not, and what `labels` select. Waits for the first lists, which say
     /// what there was before, and makes sure that watching is allowed, too.
     pub(crate) async fn begin(cluster: &Cluster, name: &str, labels: &str) -> Result<Self, Ending> {
-        let of_labels = watcher::Config::default().labels(labels);
+        let of_labels = watcher::Config::default().labels(labels).page_size(PAGE);
         let by_name = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let (deployments, first) = store(0, cluster.api(), by_name, |_| {});
         let (replica_sets, second) =
