@@ -11,11 +11,14 @@ use crate::bed::{await_true, root, run};
 /// Starts another cluster inside this one, and ends it from outside.
 pub(crate) fn nothing_is_left_of_a_cluster_that_is_ended() {
     for signal in ["INT", "TERM", "KILL"] {
-        let mut cluster = Command::new(root().join("e2e/cluster.sh"))
+        // A shell ignores SIGINT in what it starts in the background, and what is ignored then is ignored for good.
+        let mut cluster = Command::new("env")
+            .arg("--default-signal=INT")
+            .arg(root().join("e2e/cluster.sh"))
             .args(["run", "sh", "-c", "echo $RUN; exec sleep infinity"])
             .stdout(Stdio::piped())
             .spawn()
-            .expect("cluster.sh can be run");
+            .expect("env can be run");
         let mut directory = String::new();
         let stdout = cluster.stdout.take().expect("stdout is a pipe");
         BufReader::new(stdout).read_line(&mut directory).expect("stdout can be read");
