@@ -39,8 +39,6 @@ pub(crate) const INSTANCES: u32 = 8;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of a body is read before an instance is made for it: as much as request-info accepts.
 const BEGINNING: usize = 64 << 10;
-/// How long a head may be: what request-info accepts, and what it answers itself with 431.
-const HEAD: usize = 72 << 10;
 /// The path at which balancers and probes ask.
 const HEALTH: &str = "/healthz";
 /// A drain ends when no connection is open and nobody but a probe has asked for so long: a balancer's last choice of
@@ -99,7 +97,6 @@ impl Visitors {
         let mut builder = Builder::new(TokioExecutor::new());
         if self.instances.is_some() {
             // A connection is one visitor, over HTTP/2 too.
-            builder.http1().max_buf_size(HEAD);
             let window = u32::try_from(BEGINNING).expect("it is small");
             builder
                 .http2()

@@ -66,6 +66,8 @@ impl Namespace {
     pub(crate) fn create(name: &str) -> Self {
         let namespace =
             Self { name: name.to_owned(), kubeconfig: format!("{}/{name}.kubeconfig", variable("RUN")).into() };
+        // One of this name may still be on its way out: the pods in it end slowly.
+        run(Command::new("kubectl").args(["delete", "namespace", name, "--ignore-not-found", "--timeout=120s"]));
         run(Command::new("kubectl").args(["create", "namespace", name]));
         let level = "pod-security.kubernetes.io/enforce=restricted";
         run(Command::new("kubectl").args(["label", "namespace", name, level]));
