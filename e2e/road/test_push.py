@@ -141,7 +141,8 @@ NOT_KNOWN = {
     "too many requests": (Registry(429, error("TOOMANYREQUESTS")), "toomanyrequests"),
     "no answer": (Registry(0, ""), "EOF"),
     "unavailable from the first request on": (Registry(503, "", pinged=503), "503"),
-    "silence": (Registry(0, "", pinged=0), "Client.Timeout exceeded"),
+    # Go's client says "Client.Timeout exceeded" or "context deadline exceeded", whichever it notices first.
+    "silence": (Registry(0, "", pinged=0), " exceeded"),
 }
 
 
