@@ -26,9 +26,8 @@ use wasmtime_wasi_http::{
 };
 
 use crate::log::log;
-use crate::manifest;
-use crate::precompiled;
 use crate::variables::{self, Values};
+use crate::{manifest, precompiled};
 
 use self::interface::fermyon::spin::variables as spin_variables;
 
@@ -38,7 +37,7 @@ pub(crate) const MAX_INSTANCES: u32 = 1000;
 /// How long a guest may compute before it yields to others, as in Spin.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What one instance may use.
+/// How components run: what each instance may use, how many there are, and where their code is from.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
     /// In bytes, for each memory. A guest in Rust has one.

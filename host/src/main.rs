@@ -58,7 +58,7 @@ struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     request_timeout: u64,
 
-    /// On SIGTERM, answer whoever still comes, ask all to leave, and end when nobody is left or this time is over, for example 30s
+    /// On SIGTERM, keep answering, ask each client to leave, and end when none is left or after this time, for example 30s
     ///
     /// /healthz is answered with 503 meanwhile, everything else as before, and each connection is closed with its next
     /// answer. Connections on which nothing is asked stay open, because a request may be on its way. A second signal

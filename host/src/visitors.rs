@@ -1,4 +1,4 @@
-//! What a server that faces visitors needs and Spin does not have: limits on what they can take, and an end that cuts nobody off.
+//! What a server that faces visitors needs and Spin does not have: limits, and an end that cuts off no request.
 //!
 //! The memory that `--max-connections 1200` and `--max-instance-memory 4194304` lead to, at most:
 //!
@@ -41,8 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BEGINNING: usize = 64 << 10;
 /// The path at which balancers and probes ask.
 const HEALTH: &str = "/healthz";
-/// A drain ends when no connection is open and nobody but a probe has asked for so long: a balancer's last choice of
-/// this server has arrived by then.
+/// A drain ends when no connection is open and, for this long, only probes have asked. By then the last request that a
+/// balancer sent here has arrived.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// All visitors of a server.
@@ -199,7 +199,7 @@ impl Visitors {
     }
 }
 
-/// A body whose beginning was read, and is whole if there is no rest.
+/// A request's body, of which the beginning was read. Without a rest, that is all of it.
 struct Begun {
     beginning: Option<Bytes>,
     rest: Option<Incoming>,
@@ -211,7 +211,7 @@ impl Begun {
         let mut beginning = Vec::with_capacity(length.min(BEGINNING));
         while beginning.len() <= BEGINNING {
             match body.frame().await.transpose()? {
-                // Trailers are no part of what a guest is shown.
+                // A guest does not see trailers.
                 Some(frame) => beginning.extend_from_slice(&frame.into_data().unwrap_or_default()),
                 None => return Ok(Self { beginning: Some(beginning.into()), rest: None }),
             }
