@@ -22,7 +22,7 @@ use crate::target::Target;
 use crate::template::{Document, Documents};
 use crate::watch::Watch;
 
-/// How long to wait before reading whether a write succeeded whose answer was lost.
+/// How long to wait after the answer to a write was lost, before reading whether the write succeeded.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How to roll out.
@@ -44,7 +44,7 @@ pub(crate) struct Applied {
     pub(crate) target: Target,
     /// When it was sent.
     pub(crate) since: Instant,
-    /// Why one of the other documents could not be written, if so.
+    /// Why one of the other documents could not be written.
     pub(crate) incomplete: Option<Ending>,
 }
 
@@ -63,7 +63,7 @@ struct Apply<'a> {
 
 /// Why an attempt to write did not succeed.
 enum Unfinished {
-    /// Somebody else wrote since the object was read, so it must be read and judged again.
+    /// Somebody else changed the object after it was read, so it must be read and judged again.
     Again,
     Ended(Ending),
 }
@@ -74,7 +74,7 @@ impl From<Ending> for Unfinished {
     }
 }
 
-/// Dry run, guard, apply. None if it is to stop before the apply.
+/// Checks the order of the commits, does the dry run, and applies. None if only a dry run was asked for.
 pub(crate) async fn apply(
     (cluster, watch): (&Cluster, &mut Watch),
     documents: &mut Documents,
@@ -140,7 +140,7 @@ impl Apply<'_> {
             None => Order::First,
             Some(before) if before.spec.as_ref().and_then(|spec| spec.paused) == Some(true) => {
                 let resume = place.kubectl(&format!("rollout resume deployment/{name}"));
-                let cause = format!("Deployment {name} is paused, so that nothing would be rolled out: {resume}");
+                let cause = format!("Deployment {name} is paused, so nothing would be rolled out: {resume}");
                 return Err(Ending::new(Reason::Paused, cause));
             }
             Some(_) => Order::of(live, self.commit.as_str(), Path::new(".")),
@@ -191,7 +191,7 @@ impl Apply<'_> {
             if let Err(error @ kube::Error::Api(_)) = &allowed
                 && !matches!(error, kube::Error::Api(status) if status.code == 409)
             {
-                return Err(self.cluster.ending("have a rollback checked in a dry run", error));
+                return Err(self.cluster.ending("check a rollback in a dry run", error));
             }
         }
         run.output.say(&format!("dry run accepted: {}", accepted.join(", ")));
@@ -228,7 +228,7 @@ impl Apply<'_> {
         }
         let to_replace = before.and_then(|before| before.status.as_ref()?.replicas).unwrap_or_default();
         run.output.say(&match (target.applied.is_some(), to_replace) {
-            (false, _) => "applied; the Deployment is as it was".to_owned(),
+            (false, _) => "applied; the Deployment did not change".to_owned(),
             (true, 0) => format!("applied; {} pods to start", revision::replicas(&deployment)),
             (true, 1) => "applied; 1 pod to replace".to_owned(),
             (true, pods) => format!("applied; {pods} pods to replace"),
@@ -264,8 +264,8 @@ impl Apply<'_> {
         Err(Unfinished::Again)
     }
 
-    /// Writes a document beside the Deployment, if the Deployment is still the one that was applied. Of two deployers at
-    /// once, the one whose Deployment was replaced then leaves the other documents to the other.
+    /// Writes a document beside the Deployment, if the Deployment is still the one that was applied. If two deployers run at
+    /// once, the one whose Deployment was replaced writes no more documents.
     async fn put_other(
         &self,
         document: &Document,

@@ -63,10 +63,10 @@ pub(crate) enum Cause {
     /// `CreateContainerConfigError`; `root`: the image would run as root and must not:
     /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/kuberuntime/kuberuntime_container.go>
     Config { at: At, root: bool, said: String },
-    /// `CreateContainerError`, `RunContainerError`, `StartError`; not `settled` where the kubelet was short of time:
+    /// `CreateContainerError`, `RunContainerError`, `StartError`; not `settled` if the kubelet ran out of time:
     /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/container/sync_result.go>
     CannotStart { at: At, settled: bool, said: String },
-    /// `CrashLoopBackOff`, or two restarts. `code` is None where each life ended well:
+    /// `CrashLoopBackOff`, or two restarts. `code` is None if no exit code of a failure is known:
     /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/kuberuntime/kuberuntime_manager.go>
     Crash { at: At, code: Option<i32>, restarts: Restarts, said: String },
     /// `OOMKilled`, which containerd reports from the cgroup's events:
@@ -88,7 +88,7 @@ pub(crate) enum Cause {
     /// The event `FailedCreatePodSandBox`; `handler`: the node has no such runtime:
     /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/kuberuntime/kuberuntime_sandbox.go>
     Sandbox { pod: String, class: Option<String>, handler: bool, said: String },
-    /// The kubelet refused the pod, which is Failed from its beginning:
+    /// The kubelet refused the pod, which is Failed from the start:
     /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/kubelet.go> (`rejectPod`)
     Rejected { pod: String, why: String, count: usize, said: String },
     /// `ReplicaFailure` of the `ReplicaSet`, or `ReplicaSetCreateError` of the Deployment:
@@ -97,7 +97,7 @@ pub(crate) enum Cause {
     /// `PodScheduled` is False for the reason `Unschedulable`. `node_comes` is the autoscaler's message:
     /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/scheduler/schedule_one.go>
     Unschedulable { pod: String, node_comes: Option<String>, said: String },
-    /// Running, and its readiness probe does not succeed:
+    /// It runs, but its readiness probe does not succeed:
     /// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/status/generate.go>
     NeverReady { at: At, path: Option<String> },
     /// The containers are ready but the pod is not, because its node is not ready.
@@ -221,11 +221,11 @@ impl fmt::Display for Cause {
             Self::Crash { at, code: Some(code), restarts, .. } => write!(f, "{at} exits with code {code}{restarts}"),
             Self::Crash { at, code: None, restarts, .. } => write!(f, "{at} ends{restarts}"),
             Self::OutOfMemory { at, limit, restarts } => {
-                write!(f, "{at} is killed for memory (OOMKilled{}){restarts}", named_limit(limit.as_deref()))
+                write!(f, "{at} runs out of memory (OOMKilled{}){restarts}", named_limit(limit.as_deref()))
             }
             Self::ShimEnded { at, limit, restarts } => write!(
                 f,
-                "{at} could not start, or was out of memory (exit code 137{}){restarts}: Spin's shim ends alike in both cases",
+                "{at} could not start, or was out of memory (exit code 137{}){restarts}: Spin's shim exits with this code in both cases",
                 named_limit(limit.as_deref())
             ),
             Self::Killed { at, probe, restarts, said } => {
@@ -252,20 +252,20 @@ impl fmt::Display for Cause {
             }
             Self::Unschedulable { pod, said, .. } => write!(f, "pod {pod} cannot be scheduled: {said}"),
             Self::NeverReady { at, path } => {
-                write!(f, "{at}{} runs and never gets ready", on_node(at.node.as_deref()))?;
+                write!(f, "{at}{} runs but never becomes ready", on_node(at.node.as_deref()))?;
                 path.as_ref().map_or(Ok(()), |path| write!(f, " (GET {path})"))
             }
             Self::NodeNotReady { pod, node } => {
-                write!(f, "pod {pod}{} runs and is not ready: is its node ready?", on_node(node.as_deref()))
+                write!(f, "pod {pod}{} runs but is not ready: is its node ready?", on_node(node.as_deref()))
             }
             Self::Gate { pod, gate, said } => write!(f, "the readiness gate {gate} of pod {pod} is not True: {said}"),
             Self::NotStarted { pod: Some(pod) } => write!(f, "pod {pod} does not start"),
-            Self::NotStarted { pod: None } => f.write_str("the pods that are missing were not created"),
+            Self::NotStarted { pod: None } => f.write_str("the missing pods were not created"),
             Self::Deleted => f.write_str("the Deployment was deleted during its rollout"),
             Self::ImageChanged { image, commit } => {
                 write!(
                     f,
-                    "the pods are to run {image}, which is not the image of commit {commit}: was it changed by hand?"
+                    "the Deployment's image is {image}, which was not built from commit {commit}: was it changed by hand?"
                 )
             }
         }
@@ -275,7 +275,7 @@ impl fmt::Display for Cause {
 fn image_sentence(f: &mut fmt::Formatter<'_>, image: &str, pull: Pull, said: &str) -> fmt::Result {
     match pull {
         Pull::Missing => write!(f, "image {image} does not exist (the registry: {said})"),
-        Pull::OtherPlatform => write!(f, "image {image} is not made for the platform of this node ({said})"),
+        Pull::OtherPlatform => write!(f, "image {image} is not built for this node's platform ({said})"),
         Pull::Refused => write!(f, "the registry refuses image {image} ({said})"),
         Pull::TooOften => write!(f, "the registry limits how often image {image} is pulled ({said})"),
         Pull::InvalidName => write!(f, "image {image} is not a valid name ({said})"),
@@ -317,8 +317,8 @@ pub(crate) fn last_sentence(message: &str) -> &str {
         let rest = &message[at + 2..];
         let before = message[..at].rsplit(": ").next().unwrap_or_default();
         start = at;
-        // A single word, an address or a time means nothing without the part before it, and a single word before a part
-        // says what it is about.
+        // A single word, an address or a time needs the part in front of it to be understood. A single word in front of a
+        // part names its subject.
         let is_whole = rest.contains(' ') && !rest.starts_with("http") && !rest.starts_with("current time");
         if is_whole && !before.chars().all(|c| c.is_ascii_alphanumeric()) {
             return rest;
@@ -338,7 +338,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_wrapped_error_the_whole_last_sentence_is_shown() {
+    fn the_whole_last_sentence_of_a_wrapped_error_is_shown() {
         for (message, shown) in [
             ("failed to resolve reference \"a:b\": a:b: not found", "not found"),
             ("failed to do request: dial tcp 10.0.0.1:443: connect: connection refused", "connect: connection refused"),

@@ -23,9 +23,9 @@ const CREATION_GRACE: SignedDuration = SignedDuration::from_secs(10);
 const SCHEDULING_GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// How long a pod may be without a sandbox before its events are read.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(5);
-/// This many failed sandboxes are a failure.
+/// The rollout fails at this many failed sandboxes of a pod.
 const SANDBOX_ATTEMPTS: i32 = 3;
-/// This many pods that the kubelet rejects for one reason are a failure.
+/// The rollout fails at this many pods that the kubelet rejects for one reason.
 const REJECTIONS: usize = 3;
 
 /// The result of a check.
@@ -77,8 +77,8 @@ impl Checks<'_> {
         }
     }
 
-    /// Whether the kubelet has not tried again since this run began, although the status is newer. Some seconds after a
-    /// failed attempt it writes that it waits.
+    /// Whether the kubelet has not tried again since this run began, although the status is newer. A few seconds after a
+    /// failed attempt, the kubelet writes that it waits.
     fn only_waits(&self, pod: &Pod, status: &ContainerStatus) -> bool {
         let was = self.target.was(pod).and_then(|was| pod::container_statuses(was).find(|was| was.name == status.name));
         let (Some(was), Some(begun)) = (was, self.target.begun) else { return false };
@@ -258,7 +258,7 @@ impl Checks<'_> {
             Refusal::RuntimeClassMissing => self.from(since, cause),
             Refusal::Quota if self.room_until.is_some() => Finding::Doubt(cause, self.room_until),
             Refusal::Quota => {
-                // The controller doubles the time between its attempts, so the next may come as late as all before it took.
+                // The controller doubles the time between its attempts, so the next wait may be as long as all earlier ones.
                 let room = self.room_since.unwrap_or(since).max(since);
                 self.from(room + CREATION_GRACE.max(room.duration_since(refused)), cause)
             }
@@ -304,7 +304,7 @@ pub(crate) fn never_ready(pod: &Pod) -> Cause {
     let is_true = |gate: &str| pod::condition(pod, gate).is_some_and(|condition| condition.status == "True");
     if let Some(gate) = gates.iter().map(|gate| &gate.condition_type).find(|gate| runs && !is_true(gate)) {
         let said = [gate, "Ready"].into_iter().find_map(|kind| pod::condition(pod, kind)?.message.clone());
-        let said = said.unwrap_or_else(|| "nobody has set it".to_owned());
+        let said = said.unwrap_or_else(|| "it has not been set".to_owned());
         return Cause::Gate { pod: pod::located(pod), gate: gate.clone(), said };
     }
     if runs {

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::SignedDuration;
 use crate::commit::Commit;
 use crate::image::Image;
 
-/// What every command's help ends with.
+/// The end of every command's help.
 macro_rules! help {
     ($example:literal) => {
         concat!(
@@ -18,12 +18,12 @@ macro_rules! help {
             "\n\nExit codes:\n",
             "  0    done\n",
             "  1    the rollout failed; the verdict says what serves now\n",
-            "  2    usage, template, image or commit: nothing was sent\n",
-            "  3    API server unreachable, not authorised, no such Deployment, or a document refused: nothing was changed\n",
-            "  4    not newer than what runs, or superseded by another commit\n",
-            "  5    the rollout failed and so did the rollback, or pods prove another commit or digest: look at once\n",
-            "  70   undecided: not ended in time, or access lost; the rollout continues\n",
-            "  130, 143   SIGINT, SIGTERM; the rollout continues"
+            "  2    wrong usage, template, image or commit; nothing was sent\n",
+            "  3    the API server cannot be reached, refuses the login or a document, or has no such Deployment; nothing was changed\n",
+            "  4    the commit is not newer than the one that runs, or another commit superseded it\n",
+            "  5    the rollout and its rollback failed, or pods answer with another commit or run another digest: look at once\n",
+            "  70   undecided: the rollout did not end in time, or access was lost after the apply; the rollout continues\n",
+            "  130, 143   ended by SIGINT or SIGTERM; the rollout continues"
         )
     };
 }
@@ -38,13 +38,13 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Roll a commit out, and end when it has replaced what ran before
+    /// Roll out a commit, and end when it has replaced the previous one
     #[command(after_help = help!("deployer deploy -n web --image ghcr.io/me/request-info:3f9c2ab17d04 --commit $(git rev-parse HEAD) --template kubernetes/deployment.yaml.tmp --rollback"))]
     Deploy(Deploy),
-    /// Print the documents that would be applied; asks no cluster
+    /// Print the documents that would be applied, without contacting a cluster
     #[command(after_help = help!("deployer render --image ghcr.io/me/request-info:3f9c2ab17d04 --commit $(git rev-parse HEAD) --template kubernetes/deployment.yaml.tmp"))]
     Render(Build),
-    /// Say what serves now, by commit; 0 if its rollout is done, 1 if it failed, 70 if it is under way
+    /// Say which commit serves now; exits with 0 if its rollout is done, 1 if it failed, 70 if it is under way
     #[command(after_help = help!("deployer status -n web request-info"))]
     Status(Named),
     /// Roll back to the previous revision, and end when it serves
@@ -61,7 +61,7 @@ pub(crate) enum Command {
 /// What was built, and the template that it goes into.
 #[derive(Debug, Args)]
 pub(crate) struct Build {
-    /// The image; its tag is the beginning of the commit, a digest makes it exact
+    /// The image; its tag must be a prefix of the commit, and a digest pins its content
     #[arg(long, value_name = "REPOSITORY:TAG[@DIGEST]")]
     pub(crate) image: Image,
     /// The commit that the image was built from, all 40 digits
@@ -81,24 +81,24 @@ pub(crate) struct Where {
     /// The context of the kubeconfig [default: the current one, else the cluster that this runs in]
     #[arg(long)]
     pub(crate) context: Option<String>,
-    /// What goes to stdout: nothing, or one JSON document whatever the outcome
+    /// What to print on stdout: nothing, or one JSON document on every exit
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,
 }
 
-/// What goes to stdout at the end.
+/// What is printed on stdout at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// Nothing; stderr says it all.
+    /// Nothing; everything is on stderr.
     #[default]
     Text,
-    /// One JSON document, whatever the exit code.
+    /// One JSON document on every exit.
     Json,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Named {
-    /// The Deployment
+    /// The name of the Deployment
     #[arg(default_value = "request-info")]
     pub(crate) name: String,
     #[command(flatten)]
@@ -111,23 +111,23 @@ pub(crate) struct Deploy {
     pub(crate) build: Build,
     #[command(flatten)]
     pub(crate) place: Where,
-    /// How long the rollout may take; longer than the template's progressDeadlineSeconds
+    /// How long the rollout may take; must be longer than the template's progressDeadlineSeconds
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
     pub(crate) timeout: Duration,
     /// Roll back to the previous revision if the rollout fails
     #[arg(long)]
     pub(crate) rollback: bool,
-    /// Stop before anything is changed: the server checks the documents, git the order of commits
+    /// Change nothing: only check the documents on the API server and the order of the commits in git
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Deploy a commit that is not newer than the one that runs, or not known to be
+    /// Deploy the commit even if it is not known to be newer than the one that runs
     #[arg(long)]
     pub(crate) ignore_order: bool,
 }
 
 /// For example `90s`, `5m` or `1h 30m`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration: SignedDuration = text.parse().map_err(|_| "write it as in 90s, 5m or 1h30m".to_owned())?;
+    let duration: SignedDuration = text.parse().map_err(|_| "write a duration such as 90s, 5m or 1h30m".to_owned())?;
     match Duration::try_from(duration) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
         _ => Err("it must be greater than zero".to_owned()),
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_help_says_is_pinned() {
+    fn the_help_of_every_command_is_pinned() {
         let mut command = Cli::command();
         command.build();
         let mut text = command.render_help().to_string();

@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long the API server may be unreachable after something was changed, because a started rollout should be finished.
 const OUTAGE: Duration = Duration::from_secs(30);
-/// How often a busy API server is asked before something was changed.
+/// How many times a busy API server is asked before anything was changed.
 const ATTEMPTS: u32 = 3;
 /// How many requests may wait to be sent.
 const REQUESTS: usize = 64;
@@ -46,8 +46,8 @@ pub(crate) const POD_PATIENCE: Duration = Duration::from_secs(5);
 const ROLE: [&str; 7] =
     ["deployments", "replicasets", "pods", "events", "services", "poddisruptionbudgets", "horizontalpodautoscalers"];
 
-/// By how many seconds the clock that wrote `date` is ahead at least. It wrote `date` between a request and its answer, which may
-/// be seconds apart on a busy machine.
+/// The least number of seconds by which the clock that wrote `date` is ahead. It wrote `date` between a request and its answer,
+/// which may be seconds apart on a busy machine.
 fn ahead(date: Timestamp, sent: Timestamp, received: Timestamp) -> SignedDuration {
     let behind = (date + SignedDuration::from_secs(1)).duration_since(sent).min(SignedDuration::ZERO);
     date.duration_since(received).max(SignedDuration::ZERO) + behind
@@ -62,7 +62,7 @@ pub(crate) struct Cluster {
     pub(crate) place: Place,
     /// How far the cluster's clock is ahead of ours, from the answer to the first request.
     ahead: Cell<Option<SignedDuration>>,
-    /// Whether something was changed already.
+    /// Whether anything was already changed.
     changed: bool,
 }
 
@@ -155,8 +155,8 @@ impl Cluster {
         }
     }
 
-    /// Every request may be: each write is bound to the state that was read. Reads whose connection was reset are
-    /// repeated at once, writes are judged anew.
+    /// Every request may be repeated, because each write is bound to the state that was read. A read whose connection was
+    /// reset is repeated at once. After such a write, the state is read and judged again.
     fn is_worth_repeating(&self, error: &Error, method: &Method, attempt: u32, deadline: Instant) -> bool {
         let is_late = Instant::now() >= deadline;
         match error {
@@ -168,7 +168,7 @@ impl Cluster {
                     attempt < ATTEMPTS
                 }
             }
-            // A server that has just started knows no role yet, and refuses what it will allow.
+            // An API server that has just started does not know the roles yet, and refuses what it will allow later.
             Error::Api(status) if matches!(status.code, 401 | 403) => self.changed && !is_late,
             Error::Api(_) => false,
             _ if method != Method::GET => false,
@@ -278,8 +278,8 @@ impl Cluster {
         let managed = live.managed_fields.as_deref().unwrap_or_default();
         match self.ask::<DynamicObject>(request).await {
             Ok(applied) => Ok(managed_fields::taken(managed, &applied.metadata.managed_fields.unwrap_or_default())),
-            // Fields that the write will have migrated first may be what is in the way, two members of a union for
-            // example. Whether the document itself is good is what a creation says, before it finds the name taken.
+            // The fields in the way may be ones that the write migrates first, for example two members of a union. A
+            // dry-run creation tells whether the document itself is valid, before it finds that the name is taken.
             Err(Error::Api(status))
                 if status.code == 422
                     && !status.message.contains("immutable")
@@ -293,7 +293,7 @@ impl Cluster {
 
     async fn dry_create(&self, document: &Document) -> kube::Result<Vec<Taken>> {
         match self.create(document, true).await {
-            // It exists, and a write would be judged again.
+            // The document was accepted; only the name is taken.
             Err(Error::Api(status)) if status.code == 409 => Ok(Vec::new()),
             created => created.map(|_| Vec::new()),
         }
@@ -314,13 +314,13 @@ impl Cluster {
         self.ask(request).await
     }
 
-    /// Writes the document if the object is still `live`: nobody has written it since, or created it if `live` is None.
+    /// Writes the document if the object has not changed since `live` was read, or still does not exist if `live` is None.
     ///
-    /// Every document names its commit, so a write of another commit always changes the resource version. Of two deployers
-    /// at once, the later one is therefore always noticed.
+    /// Every document names its commit, so a write of another commit always changes the resource version. If two deployers
+    /// run at once, the later write is therefore always noticed.
     pub(crate) async fn put(&self, document: &Document, live: Option<&ObjectMeta>) -> Result<DynamicObject, Unwritten> {
         let Some(live) = live else {
-            // An apply would create, too, but also change what exists: only a POST is refused then.
+            // An apply would also create the object, but it would change an existing one. A POST is refused in that case.
             return self.create(document, false).await.map_err(unwritten);
         };
         let request = self.request_of(&document.resource());
@@ -423,7 +423,7 @@ impl Cluster {
             Error::Api(status) if status.code == 404 && !is_of_namespace(status) => Ending::new(
                 Reason::DocumentRefused,
                 format!(
-                    "the API server does not know {kind} of {version} as a kind of objects in a namespace, which the template has as {name}: kubectl api-resources"
+                    "the API server has no namespaced kind {kind} in {version}, which the template uses for {name}: kubectl api-resources"
                 ),
             ),
             // Server-side apply uses this status for unknown fields, too.
@@ -431,7 +431,7 @@ impl Cluster {
                 Reason::DocumentRefused,
                 format!("the dry run of {kind} {name} was refused: {}", status.message),
             ),
-            error => self.ending(&format!("have {kind} {name} checked in a dry run"), error),
+            error => self.ending(&format!("check {kind} {name} in a dry run"), error),
         }
     }
 
@@ -450,7 +450,7 @@ impl Cluster {
                 Some((verb, resource)) => {
                     let kind = resource.split('/').next().unwrap_or_default();
                     let role = "; kubernetes/deployer-rbac.yaml has the Role that allows it";
-                    let role = if ROLE.contains(&kind) { role } else { "; the shipped Role has to be extended by it" };
+                    let role = if ROLE.contains(&kind) { role } else { "; add it to the shipped Role" };
                     format!("forbidden in namespace {namespace}: {verb} {resource}{role}")
                 }
                 None => status.message.clone(),
@@ -506,7 +506,7 @@ fn is_timeout(error: &Error) -> bool {
     matches!(error, Error::Service(error) if error.is::<Late>())
 }
 
-/// The pod's own words in an unsuccessful answer.
+/// The text of an unsuccessful answer from a pod.
 pub(crate) fn answer_of(error: &Error) -> String {
     match error {
         Error::Api(status) => format!("{} {}", status.code, status.message),
@@ -517,7 +517,7 @@ pub(crate) fn answer_of(error: &Error) -> String {
 fn unwritten(error: Error) -> Unwritten {
     match error {
         Error::Api(status) if status.code == 409 => Unwritten::Stale,
-        // It existed when it was read.
+        // It was deleted after it was read.
         Error::Api(status) if status.code == 404 && !is_of_namespace(&status) => Unwritten::Stale,
         Error::Api(_) | Error::BuildRequest(_) | Error::Auth(_) => Unwritten::Refused(error),
         _ => Unwritten::Lost,

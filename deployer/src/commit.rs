@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-/// On every document, and on the pod template: the commit it was made for, all 40 digits.
+/// The annotation on every document and on the pod template that names the commit, all 40 digits.
 pub(crate) const COMMIT: &str = "request-info.dev/commit";
 
 /// A commit in full: 40 lower-case hexadecimal digits.

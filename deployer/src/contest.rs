@@ -62,7 +62,7 @@ mod tests {
 
     use super::*;
 
-    /// As it is after so many writes.
+    /// The object after this many writes.
     fn object(metadata: &Value, writes: usize) -> DynamicObject {
         let metadata = metadata.to_string().replace("4711", &writes.to_string());
         serde_json::from_str(&format!(r#"{{"metadata": {metadata}}}"#)).unwrap()

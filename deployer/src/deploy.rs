@@ -18,11 +18,11 @@ use crate::rollout::Trouble;
 use crate::template::{self, Documents};
 use crate::watch::Watch;
 
-/// The request of the command line.
+/// What the command line asks for.
 pub(crate) struct Request {
     /// Its tag is a prefix of the commit.
     pub(crate) image: Image,
-    /// The one that the image was built from.
+    /// The commit that the image was built from.
     pub(crate) commit: Commit,
     /// The file with `<IMAGE>` in it.
     pub(crate) template: PathBuf,
@@ -40,7 +40,7 @@ pub(crate) fn read(request: &Request, namespace: Option<&str>) -> anyhow::Result
     Ok(documents)
 }
 
-/// The documents of a commit.
+/// Fills in the template for a commit.
 pub(crate) fn render(image: &Image, commit: &Commit, template: &std::path::Path) -> anyhow::Result<Documents> {
     image.check_tag(commit)?;
     // What `kubectl rollout history` shows: the commit, and the build that deployed it where Jenkins names it.
@@ -49,7 +49,7 @@ pub(crate) fn render(image: &Image, commit: &Commit, template: &std::path::Path)
     template::fill_in(template, image, commit, &format!("commit {}{build}", commit.as_str()))
 }
 
-/// Rolls `documents` out.
+/// Rolls out `documents`.
 pub(crate) async fn deploy(
     cluster: &Cluster,
     request: &Request,
@@ -69,7 +69,7 @@ pub(crate) async fn deploy(
     };
     let cluster = &cluster.after_change();
     if let Some(ending) = incomplete {
-        let ending = Ending { cause: format!("{}; run the same again", ending.cause), ..ending };
+        let ending = Ending { cause: format!("{}; run the same command again", ending.cause), ..ending };
         if request.manner.rollback {
             return Err(undo_failure((cluster, &mut watch), (&target, ending), request.manner.timeout, run).await);
         }
@@ -108,7 +108,7 @@ async fn done(
     let times = format!("serving after {serving:.1} s, replaced after {replaced:.1} s");
     let commit = short(commit);
     Ok(Ending::done(match followed.assessment.desired {
-        0 => format!("{name} {commit} runs on 0 pods: replicas is 0, and nobody is served"),
+        0 => format!("{name} {commit} runs on 0 pods: replicas is 0"),
         1 => format!("{name} {commit} serves on 1 pod ({times})"),
         pods => format!("{name} {commit} serves on {pods} pods ({times})"),
     }))

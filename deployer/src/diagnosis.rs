@@ -46,9 +46,9 @@ pub(crate) async fn diagnose(
             run.evidence.extend(health(cluster, pod, &status.name).await);
         }
         if let Cause::ShimEnded { at, .. } = cause {
-            // The shim writes nothing to the container's log before that.
+            // The shim has written nothing to the container's log by then.
             run.evidence.push(format!(
-                "node {}: containerd's log says run_wasi ERROR where the start failed, the kernel's log names a kill for memory",
+                "node {}: after a failed start, containerd's log has a line with run_wasi ERROR; after an OOM kill, the kernel's log names it",
                 at.node.as_deref().unwrap_or_default()
             ));
         } else if is_running || status.restart_count > 0 || pod::ends(status).next().is_some() {
@@ -110,10 +110,10 @@ fn sentence(event: &Event) -> String {
 async fn log(cluster: &Cluster, pod: &str, container: &str, previous: bool) -> (Vec<String>, Option<&'static str>) {
     let mut last = None;
     // The log of the previous container may be gone already.
-    for (is_wanted, previous, whose, flag) in
+    for (is_worth_reading, previous, whose, flag) in
         [(previous, true, "log of the previous container", " --previous"), (true, false, "log", "")]
     {
-        if is_wanted {
+        if is_worth_reading {
             match cluster.log_tail(pod, container, previous, LOG_LINES).await {
                 Ok(text) => return (text.lines().map(|line| format!("{whose}: {line}")).collect(), Some(flag)),
                 Err(error) => last = Some(format!("{whose}: cannot be read: {}", answer_of(&error))),

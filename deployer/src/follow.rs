@@ -24,7 +24,7 @@ use crate::watch::{Watch, of_server};
 const QUIET: Duration = Duration::from_secs(30);
 /// How long after an error a watch may lag behind. Longer than the time between two attempts to start it again.
 const BLINDNESS: Duration = Duration::from_millis(800);
-/// How long the API server must refuse us before we give up. One that has just started does not know the roles yet.
+/// How long the API server must refuse us before we give up. An API server that has just started does not know the roles.
 const REFUSAL: Duration = Duration::from_secs(10);
 /// Changes within this time are judged together.
 const TOGETHER: Duration = Duration::from_millis(200);
@@ -143,7 +143,7 @@ pub(crate) fn how_far(assessment: &Assessment) -> String {
     format!("{} of {desired} new pods available, {old} old pods to go", available.len())
 }
 
-/// What was there before a rollout begins.
+/// The pods before a rollout begins.
 pub(crate) fn before(watch: &mut Watch, cluster: &Cluster, target: &Target) -> Sight {
     let now = cluster.now();
     let assessment = assess(target, &watch.snapshot(now), now);
@@ -157,7 +157,7 @@ pub(crate) fn before(watch: &mut Watch, cluster: &Cluster, target: &Target) -> S
     }
 }
 
-/// What was printed already.
+/// What was already printed.
 struct Progress<'a> {
     task: &'a Task<'a>,
     /// The uids of pods that were available, and how many of them were not printed.
@@ -208,7 +208,7 @@ impl<'a> Progress<'a> {
             sight.serving_after = self.after();
             let revision = self.task.target.commit.as_deref().map_or("the new revision", short);
             output.say(&match assessment.desired {
-                0 => format!("no pod is desired: replicas is 0, and {revision} serves nobody"),
+                0 => format!("no pod is desired for {revision}: replicas is 0"),
                 desired => format!("serving: {desired} of {desired} pods run {revision}"),
             });
         }
@@ -217,9 +217,11 @@ impl<'a> Progress<'a> {
             match assessment.overdue.len() {
                 _ if !self.had_old => {}
                 0 => output.say("replaced: the last old pod is gone"),
-                1 => output.say("replaced: no old pod serves any more; 1 that should be gone is left"),
+                1 => output.say("replaced: no old pod serves any more; 1 old pod that should be gone remains"),
                 left => {
-                    output.say(&format!("replaced: no old pod serves any more; {left} that should be gone are left"));
+                    output.say(&format!(
+                        "replaced: no old pod serves any more; {left} old pods that should be gone remain"
+                    ));
                 }
             }
         }
@@ -236,7 +238,7 @@ impl<'a> Progress<'a> {
         self.warn_of_doubts(&assessment.doubts, output);
         self.warn_of_overdue(&assessment.overdue, output);
         if assessment.paused && !std::mem::replace(&mut self.has_said_paused, true) {
-            output.warn("the Deployment is paused, so that nothing moves: kubectl rollout resume");
+            output.warn("the Deployment is paused, so the rollout does not progress: kubectl rollout resume");
         }
     }
 
@@ -253,7 +255,7 @@ impl<'a> Progress<'a> {
                 text = format!("{text}, pod {}", pod::located(pod));
             }
             let others = doubts.iter().filter(|other| kind(other) == of).count() - 1;
-            output.warn(&if others < HANDFUL { text } else { format!("{text}; and so with {others} other pods") });
+            output.warn(&if others < HANDFUL { text } else { format!("{text}; the same with {others} other pods") });
             self.doubted.push(of);
         }
     }
@@ -330,7 +332,7 @@ impl<'a> Progress<'a> {
             }
         }
         if self.last_trouble.is_none_or(|last| last.elapsed() > QUIET) {
-            run.output.warn(&format!("{}; asking again", cluster.explain(&error)));
+            run.output.warn(&format!("{}; trying again", cluster.explain(&error)));
         }
         self.last_trouble = Some(Instant::now());
         Ok(())
@@ -343,11 +345,11 @@ fn should_be_gone(pods: &[&Pod]) -> String {
     let names: Vec<String> = pods.iter().take(HANDFUL).map(|pod| pod::located(pod)).collect();
     match pods {
         [_] => format!(
-            "old pod {} should be gone{since}; it is not ready and serves nobody: is its node lost, or does a finalizer hold it?",
+            "old pod {} should be gone{since}; it is not ready and gets no requests: is its node lost, or does a finalizer hold it?",
             names[0]
         ),
         pods => format!(
-            "{} old pods should be gone{since}; they are not ready and serve nobody: is their node lost, or do finalizers hold them? {}{}",
+            "{} old pods should be gone{since}; they are not ready and get no requests: is their node lost, or do finalizers hold them? {}{}",
             pods.len(),
             names.join(", "),
             if pods.len() > HANDFUL { ", …" } else { "" }

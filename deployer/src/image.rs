@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_image_id_the_digest_counts_and_not_the_name() {
+    fn only_the_digest_of_an_image_id_counts() {
         for (id, digest) in [
             ("registry.example/a@sha256:01", Some("sha256:01")),
             ("docker-pullable://registry.example/a@sha256:01", Some("sha256:01")),

@@ -16,7 +16,7 @@ use crate::outcome::{Ending, Reason};
 /// The time limit of a credential plugin, which may ask a person to log in.
 const PLUGIN_PATIENCE: Duration = Duration::from_mins(1);
 
-/// How to reach the cluster of `context`, or of the current one, or the one that this runs in.
+/// How to reach the cluster of `context`, else of the current context, else the one that this runs in.
 pub(crate) async fn load(context: Option<&str>) -> Result<Config, Ending> {
     let invalid = |error: &dyn std::fmt::Display| Ending::new(Reason::KubeconfigInvalid, error.to_string());
     let paths = paths();
@@ -31,7 +31,7 @@ pub(crate) async fn load(context: Option<&str>) -> Result<Config, Ending> {
         return match context {
             Some(_) => Err(invalid(&no_context)),
             None => Config::incluster()
-                .map_err(|error| invalid(&format!("{no_context}, and this runs in no cluster ({error})"))),
+                .map_err(|error| invalid(&format!("{no_context}, and this does not run inside a cluster ({error})"))),
         };
     };
     for cluster in files.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {

@@ -97,7 +97,7 @@ fn conclude(place: &Where, work: impl AsyncFnOnce(&mut Run) -> Result<Ending, En
             runtime.shutdown_background(); // does not wait for a DNS lookup that still runs
             ending
         }
-        Err(error) => Ending::new(Reason::InvalidInput, format!("cannot begin: {error}")),
+        Err(error) => Ending::new(Reason::InvalidInput, format!("the async runtime cannot start: {error}")),
     };
     deploy::look_further(&ending, &mut run);
     finish(&run, &ending, place.output)

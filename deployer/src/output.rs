@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use k8s_openapi::jiff::Timestamp;
 
-/// Tells a person, line by line.
+/// Prints lines for a person.
 pub(crate) struct Output {
     started: Instant,
     spinner: Option<ProgressBar>,

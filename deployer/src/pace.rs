@@ -25,7 +25,7 @@ pub(crate) fn too_slow(deployment: &Deployment, limit: Duration) -> Option<Strin
     }
     let last = if leaving > 0 { format!(", and the last old pod another {leaving} s to leave") } else { String::new() };
     Some(format!(
-        "{pods} pods are replaced {at_once} at a time; each takes about {each} s to become available{last}: about {seconds} s in all, and --timeout is {} s: raise it, or maxSurge in the template",
+        "{pods} pods are replaced {at_once} at a time; each takes about {each} s to become available{last}: about {seconds} s in all, but --timeout is {} s; raise it, or raise maxSurge in the template",
         limit.as_secs()
     ))
 }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rollout_that_cannot_end_in_time_is_known_before_it_begins() {
+    fn a_rollout_that_cannot_end_in_time_is_warned_of_before_it_begins() {
         let one = |surge: Value| json!({"rollingUpdate": {"maxSurge": surge, "maxUnavailable": 0}});
         for (what, replicas, strategy, says) in [
             ("as shipped", 3, one(json!(1)), None),
@@ -79,14 +79,14 @@ mod tests {
                 30,
                 one(json!(1)),
                 Some(
-                    "30 pods are replaced 1 at a time; each takes about 10 s to become available, and the last old pod another 35 s to leave: about 335 s in all, and --timeout is 300 s: raise it, or maxSurge in the template",
+                    "30 pods are replaced 1 at a time; each takes about 10 s to become available, and the last old pod another 35 s to leave: about 335 s in all, but --timeout is 300 s; raise it, or raise maxSurge in the template",
                 ),
             ),
             ("a part in percent is rounded up", 30, one(json!("10%")), None),
             ("no strategy is 25 % twice", 1_000, Value::Null, None),
             ("a quarter of few", 2, Value::Null, None),
             ("all at once", 1_000, json!({"type": "Recreate"}), None),
-            ("what no one can read is not warned of", 1_000, one(json!("many")), None),
+            ("settings that cannot be read cause no warning", 1_000, one(json!("many")), None),
             ("none desired", 0, one(json!(1)), None),
         ] {
             let sleep = json!({"preStop": {"sleep": {"seconds": 35}}});

@@ -136,7 +136,7 @@ fn compare_digests(pods: &[Arc<Pod>], image: &str, run: &mut Run) -> Result<(), 
     run.evidence = pods.iter().filter_map(of_pod).collect();
     let found: Vec<&str> = found.into_iter().collect();
     let cause = match asked {
-        Some(asked) => format!("the pods run {}, and {asked} was asked for", found.join(", ")),
+        Some(asked) => format!("the pods run {}, but {asked} was requested", found.join(", ")),
         None => format!("the pods run {} different images under one tag: {}", found.len(), found.join(", ")),
     };
     Err(Ending::new(Reason::WrongDigest, cause))

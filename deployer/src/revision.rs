@@ -49,7 +49,7 @@ pub(crate) fn labels(selector: LabelSelector) -> String {
 /// The `ReplicaSet` that the Deployment's controller made for the current pod template.
 pub(crate) fn current<'a>(deployment: &Deployment, replica_sets: &'a [Arc<ReplicaSet>]) -> Option<&'a ReplicaSet> {
     // The controller writes the revision to both before it writes the generation that it has observed, unless the
-    // number of replicas has changed, too: then it scales first, and the revision is still the one before.
+    // number of replicas has changed, too. It then scales first, and the revision is still the previous one.
     let current = number(&deployment.metadata)?;
     own(deployment, replica_sets).find(|set| number(&set.metadata) == Some(current) && is_of_template(set, deployment))
 }
@@ -101,7 +101,8 @@ fn available(set: &ReplicaSet) -> i32 {
     set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or_default()
 }
 
-/// The revision to roll back to: of the others one that has available pods, else the newest that was ever available.
+/// The revision to roll back to. Of the other revisions, this is one with available pods, else the newest that was ever
+/// available.
 pub(crate) fn previous<'a>(deployment: &Deployment, replica_sets: &'a [Arc<ReplicaSet>]) -> Option<&'a ReplicaSet> {
     let current = self::current(deployment, replica_sets).and_then(|set| set.metadata.uid.as_ref());
     let noted = own(deployment, replica_sets).map(|set| &set.metadata).chain([&deployment.metadata]);

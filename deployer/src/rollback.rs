@@ -23,9 +23,9 @@ use crate::target::Target;
 use crate::template::CHANGE_CAUSE;
 use crate::watch::Watch;
 
-/// What is missing where nothing can be rolled back to.
+/// What is missing if a rollback is impossible.
 const NONE: &str = "no earlier revision that was ever available";
-/// How long to wait before reading whether a write succeeded whose answer was lost.
+/// How long to wait after the answer to a write was lost, before reading whether the write succeeded.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Restores the previous revision on request.
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn going_back_restores_template_and_commit_and_leaves_the_rest() {
+    fn a_rollback_restores_template_and_commit_and_nothing_else() {
         let mut live = object(json!({
             "metadata": {"name": "a", "resourceVersion": "7", "annotations": {COMMIT: "new", CHANGE_CAUSE: "new", "other": "kept"}},
             "spec": {"replicas": 5, "template": {"metadata": {"labels": {"app": "a"}}, "spec": {"added": true}}},

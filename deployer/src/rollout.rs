@@ -18,7 +18,7 @@ const OVERSTAY: SignedDuration = SignedDuration::from_secs(30);
 /// The objects that the reflectors hold at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
-    /// None if there is none, or no longer.
+    /// None if it does not exist.
     pub(crate) deployment: Option<Arc<Deployment>>,
     /// The uids of all Deployments of this name that were seen, because a watch may lag behind the apply that created one.
     pub(crate) known: Vec<String>,
@@ -59,9 +59,8 @@ pub(crate) struct Assessment {
 /// A pod whose events would tell more.
 #[derive(Clone, Debug)]
 pub(crate) struct Suspicion {
-    /// The pod's.
     pub(crate) uid: String,
-    /// Whether something is known to be wrong with it; it may only be slow.
+    /// Whether something is known to be wrong with it. Otherwise it may only be slow.
     pub(crate) is_urgent: bool,
 }
 
@@ -314,10 +313,10 @@ impl Rollout<'_> {
         let seconds = self.deployment.spec.as_ref().and_then(|spec| spec.progress_deadline_seconds).unwrap_or(600);
         let deadline = SignedDuration::from_secs(seconds.into());
         let written = progressing.last_update_time.as_ref().map_or(Timestamp::MIN, |time| time.0);
-        // One that stood before this run began says nothing of what was repaired since: as long again is waited.
-        // And rolling back to a ReplicaSet that exists leaves the condition of the failed rollout in place until the
-        // first progress. One of this rollout cannot be younger than the deadline is long; half of it bears crooked
-        // clocks.
+        // A condition from before this run says nothing about what was repaired since, so the run waits for one more
+        // deadline. A rollback to a ReplicaSet that exists leaves the condition of the failed rollout in place until the
+        // first progress. The condition of this rollout is written a whole deadline after the apply; half of that is
+        // required, because clocks differ.
         let is_new = match (self.target.begun, self.target.applied) {
             (_, Some(applied)) => written >= applied + deadline / 2,
             (Some(begun), None) => written >= begun,

@@ -13,11 +13,10 @@ use crate::{pod, revision};
 /// The state that a rollout waits for.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// The Deployment's.
     pub(crate) name: String,
-    /// The Deployment's. A Deployment of the same name with another uid is another one.
+    /// A Deployment of the same name with another uid is another Deployment.
     pub(crate) uid: String,
-    /// The Deployment's after the apply.
+    /// The generation of the Deployment after the apply.
     pub(crate) generation: i64,
     /// From the pod template's annotation, which is missing on a revision made without this program.
     pub(crate) commit: Option<String>,
@@ -50,7 +49,7 @@ impl Target {
         }
     }
 
-    /// None of a Deployment that is not there yet.
+    /// The state before a Deployment exists.
     pub(crate) fn none(name: &str) -> Self {
         Self::of(&Deployment {
             metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
@@ -58,7 +57,7 @@ impl Target {
         })
     }
 
-    /// The same, written at `now` over an object of the generation `before`, 0 where there was none.
+    /// The same, written at `now` over an object of the generation `before`, which is 0 if the object did not exist.
     pub(crate) fn written(self, before: i64, now: Timestamp) -> Self {
         let applied = (before != self.generation).then_some(now);
         Self { begun: Some(now), applied, ..self }

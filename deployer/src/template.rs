@@ -51,7 +51,7 @@ impl Document {
             match value.pointer(path) {
                 Some(Value::String(text)) if !text.is_empty() => {}
                 None | Some(Value::Null | Value::String(_)) => bail!("it has no {name}"),
-                Some(other) => bail!("its {name} is {other}, which is not a text: quote it"),
+                Some(other) => bail!("its {name} is {other}, which is not a string: quote it"),
             }
         }
         let version = value["apiVersion"].as_str().unwrap_or_default();
@@ -116,8 +116,7 @@ impl Document {
         !self.value["spec"]["replicas"].is_null()
     }
 
-    /// Sets the number of replicas, whatever the template says, because a field that it stops stating would return to its
-    /// default.
+    /// Overrides the number of replicas in the template, because a field that it stops stating would return to its default.
     pub(crate) fn leave_replicas_at(&mut self, replicas: i32) {
         self.value["spec"]["replicas"] = replicas.into();
     }
@@ -181,7 +180,7 @@ impl Documents {
         let deadline = self.progress_deadline();
         ensure!(
             deadline < timeout,
-            "progressDeadlineSeconds of the Deployment is {} s{} and --timeout {} s: the cluster must be able to answer first; lower the one or raise the other",
+            "progressDeadlineSeconds of the Deployment is {} s{} and --timeout is {} s: the deadline must be shorter, so lower it or raise --timeout",
             deadline.as_secs(),
             if self.deployment.value["spec"]["progressDeadlineSeconds"].is_null() {
                 " (the default, as the template states none)"
@@ -197,7 +196,7 @@ impl Documents {
 /// Reads the template and fills it in for `commit`.
 ///
 /// # Errors
-/// Whatever makes the template unusable, with line and column where the text is at fault.
+/// If the template cannot be used. An error in the YAML comes with its line and column.
 pub(crate) fn fill_in(path: &Path, image: &Image, commit: &Commit, change_cause: &str) -> Result<Documents> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the template {}", path.display()))?;
     parse(&text, image, commit, change_cause).with_context(|| format!("template {}", path.display()))
@@ -239,8 +238,7 @@ fn parse(text: &str, image: &Image, commit: &Commit, change_cause: &str) -> Resu
     if let Some(strategy) = deployment.pointer_mut("/spec/strategy").filter(|strategy| strategy["type"] == "Recreate") {
         strategy.as_object_mut().map(|strategy| strategy.entry("rollingUpdate").or_insert(Value::Null));
     }
-    // On every document, so that an apply of another commit always changes it. Of two deployers at once, the later one is
-    // then always noticed, see `Cluster::put`.
+    // On every document, so that an apply of another commit always changes it, see `Cluster::put`.
     for document in documents.all_mut() {
         annotate(&mut document.value, COMMIT, commit.as_str())?;
     }
@@ -264,7 +262,7 @@ fn check_deployment(deployment: &Document, image: &Image) -> Result<()> {
         "no container of its Deployment has {PLACEHOLDER} as its image"
     );
     let paused = &deployment.value["spec"]["paused"];
-    ensure!(paused != &Value::Bool(true), "its Deployment is paused, so that nothing would be rolled out");
+    ensure!(paused != &Value::Bool(true), "its Deployment is paused, so nothing would be rolled out");
     Ok(())
 }
 
@@ -329,7 +327,7 @@ metadata: {name: web}
     }
 
     #[test]
-    fn an_unusable_template_is_told_where_and_why() {
+    fn the_error_of_an_unusable_template_says_where_and_why() {
         for (what, from, to, says) in [
             ("no place for the image", "<IMAGE>", "nginx", "it has no <IMAGE>"),
             (
@@ -377,7 +375,7 @@ metadata: {name: web}
     }
 
     #[test]
-    fn what_has_nothing_under_it_is_empty_and_a_list_is_its_items() {
+    fn a_key_without_a_value_is_an_empty_map_and_a_list_is_its_items() {
         let text = GOOD.replacen("    spec:", "    metadata:\n    spec:", 1).replacen(
             "metadata: {name: web}",
             "metadata:\n  name: web\n  annotations:",

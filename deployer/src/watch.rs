@@ -1,4 +1,4 @@
-//! What the API server sends of a Deployment, kept in stores.
+//! What the API server reports about a Deployment, kept in stores.
 
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ use crate::rollout::{Snapshot, Suspicion};
 
 /// How long the first lists may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How many objects of a list come at a time: until they are trimmed, the pods of a page take several times their space.
+/// How many objects a page of a list has. Until the pods of a page are trimmed, they take several times their final space.
 const PAGE: u32 = 100;
-/// How long the events of one pod are followed before another one's are, unless that one is certain to be in trouble.
+/// How long the events of one pod are followed before another pod takes its place, unless the other is known to be in trouble.
 const ATTENTION: Duration = Duration::from_secs(5);
 
 /// The stores that follow the cluster, and the streams that fill them.
@@ -35,16 +35,16 @@ pub(crate) struct Watch {
     deployments: Store<Deployment>,
     replica_sets: Store<ReplicaSet>,
     pods: Store<Pod>,
-    /// Which of the three stores hold a whole list.
+    /// Which of the three stores hold a complete list.
     complete: [bool; 3],
     changes: SelectAll<BoxStream<'static, Change>>,
     suspect: Option<Suspect>,
-    /// Whether pods were on their way out, and when the last one was gone.
+    /// Whether pods were terminating, and when the last of them was gone.
     leaving: bool,
     room_since: Option<Timestamp>,
 }
 
-/// What a stream says: its place, and whether its store holds a whole list from now on, where that changes.
+/// A change from a stream: the stream's index, and whether its store now holds a complete list, if that changed.
 type Change = (usize, watcher::Result<Option<bool>>);
 
 /// A pod whose events are followed, too.
@@ -58,8 +58,8 @@ struct Suspect {
 }
 
 impl Watch {
-    /// Watches a Deployment, whether there is one or not, and what `labels` select. Waits for the first lists, which say
-    /// what there was before, and makes sure that watching is allowed, too.
+    /// Watches a Deployment, which need not exist, and what `labels` select. Waits for the first lists, which show the state
+    /// before the rollout, and checks that watching is allowed, too.
     pub(crate) async fn begin(cluster: &Cluster, name: &str, labels: &str) -> Result<Self, Ending> {
         let of_labels = watcher::Config::default().labels(labels).page_size(PAGE);
         let by_name = watcher::Config::default().fields(&format!("metadata.name={name}"));
@@ -81,7 +81,7 @@ impl Watch {
             room_since: None,
         };
         watch.first_lists(cluster).await?;
-        let forbidden = |error: kube::Error| cluster.ending("watch what there is", &error);
+        let forbidden = |error: kube::Error| cluster.ending("watch the Deployment and its pods", &error);
         cluster.may_watch::<Deployment>(&format!("metadata.name={name}"), "").await.map_err(forbidden)?;
         cluster.may_watch::<ReplicaSet>("", labels).await.map_err(forbidden)?;
         cluster.may_watch::<Pod>("", labels).await.map_err(forbidden)?;
@@ -96,16 +96,19 @@ impl Watch {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => match of_server(error) {
                     Some(error @ kube::Error::Api(_)) if !is_busy(&error) => {
-                        return Err(cluster.ending("list what there is", &error));
+                        return Err(cluster.ending("list the Deployment and its pods", &error));
                     }
-                    // One that is not there is not waited for, before anything is changed.
-                    Some(error) if last.is_some() => return Err(cluster.ending("list what there is", &error)),
+                    // Before anything is changed, the run does not wait for an API server that cannot be reached.
+                    Some(error) if last.is_some() => {
+                        return Err(cluster.ending("list the Deployment and its pods", &error));
+                    }
                     error => last = error,
                 },
                 Err(_) => {
                     let limit = PATIENCE.as_secs();
                     let why = last.map_or_else(String::new, |error| format!(" ({})", cluster.explain(&error)));
-                    let cause = format!("the API server gave no whole lists of what there is within {limit} s{why}");
+                    let cause =
+                        format!("the API server did not list the Deployment and its pods within {limit} s{why}");
                     return Err(Ending::new(Reason::ApiServerUnreachable, cause));
                 }
             }
@@ -113,7 +116,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Whether every store holds a whole list.
+    /// Whether every store holds a complete list.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete.iter().all(|&complete| complete)
     }
@@ -143,13 +146,13 @@ impl Watch {
         }
     }
 
-    /// Follows the events of this pod from now on. Each takes a list and a watch, and most pods that are slow to start
-    /// are well a moment later: unless the suspicion `is_urgent`, the last suspect is followed for a while first, and it
-    /// is returned until when.
+    /// Follows the events of this pod from now on. That takes a list and a watch for each pod, and most pods that are slow
+    /// to start are well a moment later. So unless the suspicion `is_urgent`, the last suspect is followed for a while
+    /// first, and the end of that time is returned.
     pub(crate) fn look_into(&mut self, Suspicion { uid, is_urgent }: &Suspicion) -> Option<Instant> {
         if let Some(suspect) = &self.suspect {
             let until = suspect.since + ATTENTION;
-            // Events that are known and tell nothing more are done with.
+            // A suspect gives way once its events are known, because they have told what they can.
             let gives_way = *is_urgent && (suspect.complete || !suspect.is_urgent);
             if &suspect.uid == uid {
                 return None;
@@ -165,12 +168,12 @@ impl Watch {
         None
     }
 
-    /// What has come already.
+    /// A change that has already arrived.
     pub(crate) fn take(&mut self) -> Option<watcher::Result<()>> {
         self.next().now_or_never()
     }
 
-    /// The next thing that any of the streams has to say; they never end.
+    /// The next change from any of the streams, which never end.
     pub(crate) async fn next(&mut self) -> watcher::Result<()> {
         let suspected = async {
             match &mut self.suspect {
@@ -185,7 +188,7 @@ impl Watch {
         let Some((source, what)) = change else { return std::future::pending().await };
         match (self.complete.get_mut(source), &mut self.suspect) {
             (Some(complete), _) => *complete = what?.unwrap_or(*complete),
-            // Where events may not be read, it is judged without them.
+            // If events may not be read, the rollout is judged without them.
             (None, Some(suspect)) => {
                 suspect.complete |= what.map_or_else(|error| is_refusal(&error), |is| is == Some(true));
             }
@@ -195,7 +198,7 @@ impl Watch {
     }
 }
 
-/// The API server's error, or what kept it from answering. None where the watcher helps itself.
+/// The API server's error, or what kept it from answering. None if the watcher recovers by itself.
 pub(crate) fn of_server(error: watcher::Error) -> Option<kube::Error> {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {
@@ -233,7 +236,7 @@ where
     (store, changes.boxed())
 }
 
-/// A list that is begun again tells late what it has missed, and is whole only at its end.
+/// Whether a list is complete. One that was restarted delivers what it missed late, and is complete only at its end.
 fn is_whole<K>(event: &watcher::Event<K>) -> Option<bool> {
     match event {
         watcher::Event::Init => Some(false),
@@ -242,7 +245,7 @@ fn is_whole<K>(event: &watcher::Event<K>) -> Option<bool> {
     }
 }
 
-/// Between attempts to reach the API server again. A person waits, so it is not left alone for long.
+/// The wait between attempts to reach the API server again. It is short, because a person is waiting.
 #[derive(Default)]
 struct Doubling(u32);
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 /// The documents of a text, an empty one as null.
 ///
 /// # Errors
-/// With line and column where the text is not YAML, or says what no JSON can.
+/// If the text is not YAML, or cannot be expressed in JSON, with line and column.
 pub(crate) fn read(text: &str) -> Result<Vec<Value>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let options = granit_parser::options! { emit_comments: false };
@@ -41,7 +41,7 @@ impl<'a> Reader<'a> {
                 let at = error.marker();
                 bail!("not YAML, line {}, column {}: {}", at.line(), at.col() + 1, error.kind())
             }
-            None => bail!("not YAML: it ends in the middle"),
+            None => bail!("not YAML: it ends too early"),
         }
     }
 
@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
             Event::MappingStart(_, anchor, _) => (self.mapping()?, anchor),
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(value) => (value.clone(), 0),
-                None => bail!("{}: an alias within what it stands for", place(&at)),
+                None => bail!("{}: an alias inside its own anchor", place(&at)),
             },
             _ => bail!("not YAML, {}", place(&at)),
         };
@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
             let key = match self.node(event, at)? {
                 Value::String(key) => key,
                 key @ (Value::Bool(_) | Value::Number(_)) => key.to_string(),
-                _ => bail!("{}: a key must be a text", place(&at)),
+                _ => bail!("{}: a key must be a scalar", place(&at)),
             };
             let (event, of_value) = self.next()?;
             let value = self.node(event, of_value)?;
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
                 }
                 continue;
             }
-            ensure!(fields.insert(key.clone(), value).is_none(), "{}: {key:?} stands there twice", place(&at));
+            ensure!(fields.insert(key.clone(), value).is_none(), "{}: the key {key:?} appears twice", place(&at));
         }
         for more in merged {
             let Value::Object(more) = more else { bail!("what `<<` merges is not a mapping") };
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_and_numbers_are_what_kubectl_makes_of_them() {
+    fn scalars_are_read_as_kubectl_reads_them() {
         for (text, value) in [
             ("0400", json!(256)),
             ("0o400", json!(256)),
@@ -205,10 +205,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_yaml_is_told_with_its_place() {
+    fn an_error_in_yaml_names_its_place() {
         for (text, says) in [
             ("a: [1", "line "),
-            ("a: 1\na: 2", "line 2, column 1: \"a\" stands there twice"),
+            ("a: 1\na: 2", "line 2, column 1: the key \"a\" appears twice"),
             ("a: .nan", "line 1, column 4"),
         ] {
             let error = read(text).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! What following thousands of pods costs, counted: a cost that grows with the square of their number shows at once.
+//! Counts what following thousands of pods costs, so that a cost that grows with the square of their number shows.
 
 use allocation_counter::measure;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -46,7 +46,7 @@ fn shipped_spec() -> Value {
     spec
 }
 
-/// A rollout in its middle: half of the new pods are available, the others are created, and the old ones are to go.
+/// A rollout halfway through: half of the new pods are available, the others are created, and the old ones remain.
 fn half_done(pods: usize) -> (Target, Snapshot) {
     let template = json!({"metadata": {"annotations": {COMMIT: COMMIT_NEW}}, "spec": {"containers": []}});
     let set = |name: &str, revision: &str| -> ReplicaSet {
@@ -92,7 +92,7 @@ fn a_judgement_of_ten_times_as_many_pods_makes_no_more_allocations() {
         let task = Task { target: &target, since: Instant::now(), limit: Duration::from_mins(5) };
         let (mut progress, mut run) = (Progress::begin(&task), Run::start());
         let mut judge = || progress.tell(&assess(&target, &seen, NOW.parse().unwrap()), &mut run);
-        judge(); // what is told once is told
+        judge(); // prints the lines that are printed only once
         measure(judge).count_total
     };
     let (few, many) = (allocations(300), allocations(3_000));

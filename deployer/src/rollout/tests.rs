@@ -1,4 +1,4 @@
-//! The judgement as tables: on what real kubelets and controllers wrote, and on what they might.
+//! The judgement as tables: on what real kubelets and controllers wrote, and on what they might write.
 
 use std::collections::HashMap;
 
@@ -272,7 +272,7 @@ fn what_is_certain_fails_long_before_the_deadline_and_what_is_not_waits() {
         ("notready", "wait"),
         (
             "oom",
-            "failed: container app of pod new-0 is killed for memory (OOMKilled, memory limit 16Mi) again and again (3 restarts)",
+            "failed: container app of pod new-0 runs out of memory (OOMKilled, memory limit 16Mi) again and again (3 restarts)",
         ),
         ("unsched", "failed: pod new-0 cannot be scheduled: 0/2 nodes are available: 2 Insufficient cpu."),
     ] {
@@ -293,7 +293,7 @@ fn at_the_progress_deadline_the_best_explanation_is_the_cause() {
             "nosecret2",
             r#"a volume of pod new-0 on node-a cannot be mounted: MountVolume.SetUp failed for volume "v" : secret "missing" not found"#,
         ),
-        ("notready", "container app of pod new-0 on node-a runs and never gets ready"),
+        ("notready", "container app of pod new-0 on node-a runs but never becomes ready"),
     ] {
         let found = words(&observed(name).assess("2026-11-23T08:37:45Z").verdict);
         assert_eq!(found, format!("failed: {says} (no progress for 30 s)"), "{name}");
@@ -308,13 +308,13 @@ fn what_may_still_turn_out_well_is_warned_of() {
     }
 }
 
-/// A change to a scene in which all is well, and what comes of it.
+/// A change to a scene in which all is well, and the resulting verdict.
 struct Case {
     what: &'static str,
     change: fn(&mut Scene),
     now: &'static str,
     verdict: &'static str,
-    /// In a warning.
+    /// Words of a warning.
     warns: &'static str,
 }
 
@@ -339,21 +339,21 @@ const CASES: &[Case] = &[
         change: |scene| scene.deployment["spec"]["template"]["spec"]["containers"][0]["image"] = "other:v1".into() },
     Case { what: "paused in mid-rollout", now: SOON, verdict: "done", warns: "",
         change: |scene| scene.deployment["spec"]["paused"] = true.into() },
-    Case { what: "an old pod that serves on", now: SOON, verdict: "serving", warns: "",
+    Case { what: "an old pod that still serves", now: SOON, verdict: "serving", warns: "",
         change: |scene| scene.old_pod(None) },
-    Case { what: "an old pod within its grace", now: SOON, verdict: "serving", warns: "",
+    Case { what: "an old pod within its grace period", now: SOON, verdict: "serving", warns: "",
         change: |scene| { scene.old_pod(Some("2026-11-23T08:37:20Z")); scene.not_ready(1); scene.sets[0]["status"]["availableReplicas"] = 1.into(); } },
-    Case { what: "an old pod just beyond its grace", now: "2026-11-23T08:37:49Z", verdict: "serving", warns: "",
+    Case { what: "an old pod just past its grace period", now: "2026-11-23T08:37:49Z", verdict: "serving", warns: "",
         change: |scene| { scene.old_pod(Some("2026-11-23T08:37:20Z")); scene.not_ready(1); scene.sets[0]["status"]["availableReplicas"] = 1.into(); } },
-    Case { what: "an old pod beyond its grace that serves nobody", now: LATER, verdict: "done", warns: "",
+    Case { what: "an old pod past its grace period that is not ready", now: LATER, verdict: "done", warns: "",
         change: |scene| { scene.old_pod(Some("2026-11-23T08:37:20Z")); scene.not_ready(1); scene.sets[0]["status"]["availableReplicas"] = 1.into(); } },
-    Case { what: "an old pod beyond its grace that serves", now: LATER, verdict: "serving", warns: "",
+    Case { what: "an old pod past its grace period that serves", now: LATER, verdict: "serving", warns: "",
         change: |scene| scene.old_pod(Some("2026-11-23T08:37:20Z")) },
     Case { what: "an old pod that was evicted", now: SOON, verdict: "done", warns: "",
         change: |scene| { scene.old_pod(None); scene.status(1)["phase"] = "Failed".into(); } },
     Case { what: "the pod of a Job with the same labels", now: SOON, verdict: "done", warns: "",
         change: |scene| { scene.old_pod(None); scene.pods[1]["metadata"]["ownerReferences"] = json!([]); } },
-    Case { what: "going back: a pod of the failed revision that serves nobody", now: SOON, verdict: "done", warns: "",
+    Case { what: "rollback: a pod of the failed revision that is not ready", now: SOON, verdict: "done", warns: "",
         change: |scene| { scene.target.undoing = true; scene.old_pod(None); scene.not_ready(1); scene.sets[0]["status"]["availableReplicas"] = 1.into(); } },
     Case { what: "no replicas", now: SOON, verdict: "done", warns: "",
         change: |scene| { scene.deployment["spec"]["replicas"] = 0.into(); scene.pods.clear(); scene.sets[0]["status"] = json!({"replicas": 0}); scene.deployment["status"] = json!({"observedGeneration": 1}); } },
@@ -361,17 +361,17 @@ const CASES: &[Case] = &[
         change: |scene| scene.deployment["spec"]["replicas"] = 2.into() },
     Case { what: "one crash of a young pod", now: SOON, verdict: "wait", warns: "exits with code 1; the kubelet restarts it",
         change: |scene| { scene.not_ready(0); scene.status(0)["containerStatuses"][0]["lastState"] = json!({"terminated": {"exitCode": 1}}); } },
-    Case { what: "crashes of before this rollout", now: SOON, verdict: "done", warns: "",
+    Case { what: "crashes from before this rollout", now: SOON, verdict: "done", warns: "",
         change: |scene| { scene.target.applied = None; scene.status(0)["containerStatuses"][0]["restartCount"] = 7.into(); scene.status(0)["containerStatuses"][0]["lastState"] = json!({"terminated": {"exitCode": 1}}); } },
-    Case { what: "killed for memory once", now: SOON, verdict: "wait", warns: "killed for memory (OOMKilled, memory limit 16Mi)",
+    Case { what: "out of memory once", now: SOON, verdict: "wait", warns: "runs out of memory (OOMKilled, memory limit 16Mi)",
         change: |scene| { scene.not_ready(0); scene.status(0)["containerStatuses"][0]["state"] = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}); } },
     Case { what: "a ConfigMap that may be on its way", now: SOON, verdict: "wait", warns: "cannot be configured: configmap",
         change: |scene| { scene.waiting("CreateContainerConfigError", "configmap \"a\" not found"); scene.pods[0]["metadata"]["creationTimestamp"] = SOON.into(); } },
-    Case { what: "a registry that wants a login", now: SOON, verdict: "failed: the registry refuses image 10.89.0.1:5000/app:v1 (401 Unauthorized)", warns: "",
+    Case { what: "a registry that asks for a login", now: SOON, verdict: "failed: the registry refuses image 10.89.0.1:5000/app:v1 (401 Unauthorized)", warns: "",
         change: |scene| scene.waiting("ErrImagePull", "failed to resolve reference: status code [manifests v1]: 401 Unauthorized") },
-    Case { what: "an image for other processors", now: SOON, verdict: "failed: image 10.89.0.1:5000/app:v1 is not made for the platform", warns: "",
+    Case { what: "an image for other processors", now: SOON, verdict: "failed: image 10.89.0.1:5000/app:v1 is not built for this node's platform", warns: "",
         change: |scene| scene.waiting("ErrImagePull", "failed to pull and unpack image: no match for platform in manifest: not found") },
-    Case { what: "a kubelet short of time", now: SOON, verdict: "wait", warns: "cannot be created yet",
+    Case { what: "a kubelet that ran out of time", now: SOON, verdict: "wait", warns: "cannot be created yet",
         change: |scene| scene.waiting("CreateContainerError", "context deadline exceeded") },
     Case { what: "a runtime that cannot run it", now: SOON, verdict: "failed: container app of pod new-0 cannot be started: no such thing", warns: "",
         change: |scene| scene.waiting("RunContainerError", "failed to create shim task: unable to start container process: no such thing: unknown") },
@@ -383,23 +383,23 @@ const CASES: &[Case] = &[
         change: |scene| { scene.old_pod(Some("2026-11-23T08:38:00Z")); let old = scene.pods.pop().unwrap(); scene.refused("exceeded quota: two"); scene.pods.push(old); } },
     Case { what: "a quota, and a pod was created since", now: LATER, verdict: "wait", warns: "",
         change: |scene| { let pod = scene.pods[0].clone(); scene.refused("exceeded quota: two"); scene.pods.push(pod); scene.pods[0]["metadata"]["creationTimestamp"] = SOON.into(); } },
-    Case { what: "36 the pods' list behind the ReplicaSet's word", now: SOON, verdict: "wait", warns: "",
+    Case { what: "36 the list of pods lags behind the ReplicaSet's status", now: SOON, verdict: "wait", warns: "",
         change: |scene| { scene.not_ready(0); scene.sets[0]["status"]["availableReplicas"] = 1.into(); } },
     Case { what: "37 a pod of another Deployment's ReplicaSet", now: SOON, verdict: "done", warns: "",
         change: |scene| { scene.old_pod(None); let mut set = set("other", "1", &json!({})); set["metadata"]["ownerReferences"][0]["uid"] = "other".into();
             scene.sets.push(set); scene.pods[1]["metadata"]["ownerReferences"][0]["uid"] = "other".into(); } },
-    Case { what: "37 a pod of a ReplicaSet that is deleted already", now: SOON, verdict: "serving", warns: "",
+    Case { what: "37 a pod of a ReplicaSet that is already deleted", now: SOON, verdict: "serving", warns: "",
         change: |scene| { scene.old_pod(None); scene.sets.truncate(1); scene.pods[1]["metadata"]["labels"] = json!({HASH: "1"});
             scene.pods[1]["metadata"]["ownerReferences"][0]["name"] = "app-1".into(); } },
     Case { what: "42 two pods that the kubelet has rejected", now: SOON, verdict: "wait", warns: "rejects pod",
         change: |scene| scene.rejected(2, "SysctlForbidden") },
-    Case { what: "42 three of them", now: SOON, verdict: "failed: the kubelet rejects pod new-0 on node-a (SysctlForbidden, 3 pods so far): forbidden sysctl", warns: "",
+    Case { what: "42 three pods that the kubelet has rejected", now: SOON, verdict: "failed: the kubelet rejects pod new-0 on node-a (SysctlForbidden, 3 pods so far): forbidden sysctl", warns: "",
         change: |scene| scene.rejected(3, "SysctlForbidden") },
     Case { what: "42 pods that were evicted", now: SOON, verdict: "wait", warns: "",
         change: |scene| scene.rejected(9, "Evicted") },
     Case { what: "43 what a pod said before this run", now: SOON, verdict: "wait", warns: "does not exist",
         change: |scene| { scene.waiting("ErrImagePull", "a: not found"); scene.run_again("2026-11-23T08:37:00Z"); } },
-    Case { what: "43 and says again", now: SOON, verdict: "failed: image", warns: "",
+    Case { what: "43 what it says again during this run", now: SOON, verdict: "failed: image", warns: "",
         change: |scene| { scene.waiting("ErrImagePull", "a: not found"); scene.run_again("2026-11-23T08:37:00Z");
             scene.pods[0]["metadata"]["managedFields"] = json!([{"subresource": "status", "time": SOON}]); } },
     Case { what: "44 a quota, after the last old pod has left", now: "2026-11-23T08:37:28Z", verdict: "wait", warns: "exceeded quota: two",
@@ -417,7 +417,7 @@ const CASES: &[Case] = &[
     Case { what: "60 a container of Spin's shim that ends with 137", now: SOON, verdict: "failed: container app of pod new-0 could not start, or was out of memory (exit code 137, memory limit 16Mi) again and again (2 restarts): Spin's shim", warns: "",
         change: |scene| { scene.pods[0]["spec"]["runtimeClassName"] = "wasmtime-spin-v2".into(); scene.waiting("CrashLoopBackOff", "back-off");
             let status = &mut scene.status(0)["containerStatuses"][0]; status["restartCount"] = 2.into(); status["lastState"] = json!({"terminated": {"exitCode": 137, "reason": "Error"}}); } },
-    Case { what: "a deadline that passed for the commit before", now: SOON, verdict: "wait", warns: "",
+    Case { what: "a deadline that passed for the previous commit", now: SOON, verdict: "wait", warns: "",
         change: |scene| { scene.not_ready(0); scene.deployment["status"]["conditions"] = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "lastUpdateTime": APPLIED}]); } },
 ];
 
@@ -505,7 +505,7 @@ fn a_pod_counts_as_available_when_it_was_ready_for_long_enough() {
     assert_eq!(early.recheck, Some(ready + SignedDuration::from_secs(5)));
     let late = assess(&scene.target, &scene.snapshot(), ready + SignedDuration::from_secs(5));
     assert_eq!(late.available.len(), 1);
-    // The ReplicaSet's controller has the last word.
+    // The ReplicaSet's controller decides.
     assert_eq!(words(&late.verdict), "wait");
 }
 
@@ -522,7 +522,7 @@ fn what_serves_is_counted_by_commit() {
 
 #[test]
 fn the_revision_to_roll_back_to_is_one_that_serves_else_the_newest_that_was_ever_available() {
-    // `after`: the one that was available before this one.
+    // `after` names the revision that was available when this one began.
     let other = |name: &str, revision: &str, available: i32, after: &str| {
         let mut set = set(name, revision, &json!({"replicas": available, "availableReplicas": available}));
         set["metadata"]["annotations"][AVAILABLE] = after.into();
@@ -563,7 +563,7 @@ fn the_last_available_revision_is_the_present_one_once_its_rollout_is_complete()
     };
     for (what, status, available, last) in [
         ("complete", complete("new"), 0, Some("new")),
-        ("the one before was complete", complete("old"), 0, Some("earlier")),
+        ("the previous one was complete", complete("old"), 0, Some("earlier")),
         ("available", json!({}), 1, Some("new")),
         ("neither", json!({}), 0, Some("earlier")),
     ] {
@@ -590,7 +590,7 @@ fn the_revision_before_is_not_taken_for_this_one_while_the_controller_has_only_s
     assert_eq!(assessment.old, 1);
 }
 
-/// What a person reads of a rollout that stands so.
+/// What a person reads about a rollout in this state.
 fn verdict(scene: &Scene, now: &str) -> String {
     let assessment = scene.assess(now);
     let (own, desired) = (assessment.own, assessment.desired);

@@ -82,7 +82,7 @@ const FAILURES: &[Failure] = &[
         cause: &["i/o timeout"], evidence: "ErrImagePull", ..PULL_IN_DOUBT },
     Failure { name: "08 a container that crashes at start is the cause at once", says: || CRASH.clone(),
         reason: "CrashLoop", cause: &["code 3", "2 restarts"], evidence: "the last thing it wrote", ..CERTAIN },
-    Failure { name: "10 a container that is killed for memory twice is the cause", says: || OUT_OF_MEMORY.clone(),
+    Failure { name: "10 a container that runs out of memory twice is the cause", says: || OUT_OF_MEMORY.clone(),
         reason: "OutOfMemory", cause: &["OOMKilled"], evidence: "the last thing it wrote", ..CERTAIN },
     Failure { name: "11 a command that does not exist is the cause at once", says: || BAD_COMMAND.clone(),
         reason: "CannotStart", cause: &["/nothere"], evidence: "no such file or directory", ..CERTAIN },

@@ -47,7 +47,10 @@ async fn node_lost(plane: Plane) {
     assert_eq!(lines(&run, "should be gone since").len(), 1, "{run}");
     let warnings = run.json["warnings"].as_array().map_or(0, Vec::len);
     assert_eq!(warnings, 8, "the document names every pod: {run}");
-    assert!(run.stderr.contains("replaced: no old pod serves any more; 8 that should be gone are left"), "{run}");
+    assert!(
+        run.stderr.contains("replaced: no old pod serves any more; 8 old pods that should be gone remain"),
+        "{run}"
+    );
 }
 
 async fn thinned(plane: Plane) {

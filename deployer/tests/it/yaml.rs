@@ -62,7 +62,7 @@ const TEXTS: &[Text] = &[
 /// What kubectl takes here, and what nobody can have meant.
 #[rustfmt::skip]
 const SLIPS: &[Text] = &[
-    Text { what: "a key that stands there twice", from: "replicas: 2", to: "replicas: 2\n  replicas: 3" },
+    Text { what: "a key that appears twice", from: "replicas: 2", to: "replicas: 2\n  replicas: 3" },
     Text { what: "metadata with nothing under it", from: "kind: Service\nmetadata:\n  name: request-info\n", to: "kind: Service\nmetadata:\n" },
     Text { what: "no apiVersion", from: "apiVersion: v1\n", to: "" },
 ];
