@@ -99,7 +99,11 @@ deployer:
 
 # --- Testing it ------------------------------------------------------------------------------------------------------
 
-test: test-component guests host kubernetes ## run every test that needs no root
+test: ## run every test that needs no root
+	.ci/limit 60 $(MAKE) tests
+
+.PHONY: tests
+tests: test-component guests host kubernetes
 	echo 'testing the host (a minute; several the first time, for building)' >&2
 	$(STATIC) cargo test --locked $(QUIET) --release --target $(NATIVE) --package request-info-host $(TEST_QUIET)
 	$(MAKE) conformance
@@ -129,17 +133,14 @@ e2e: lint test-component host deployer kubernetes python cyclonedx e2e-tests ## 
 	e2e/cluster.sh packages chromium=chromium vagrant=vagrant mvn=maven java=default-jre-headless \
 		aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu qemu-aarch64=qemu-user
 	for target in x86_64 aarch64; do road/host.sh $$target-unknown-linux-gnu >/dev/null; done
-	echo 'testing the scripts for AWS, Jenkins and the pipeline (some minutes)' >&2
-	PYTHONDONTWRITEBYTECODE=1 timeout --verbose 30m $(PYTHON)/bin/pytest --quiet -p no:cacheprovider -o faulthandler_timeout=300 \
-		infrastructure/tests e2e/pipeline/tests
-	echo 'testing on a two-node cluster (20 minutes, at most 60)' >&2
-	$(IN_BED) PYTHON=$(PYTHON) e2e/cluster.sh run e2e/run
+	echo 'testing in parts on two-node clusters, three at a time (10 minutes, at most 40)' >&2
+	$(IN_BED) PYTHON=$(PYTHON) .ci/limit 40 e2e/run
 
 soak: component host deployer kubernetes e2e-tests ## run 20 rolling updates under load on the two-node cluster
-	ROLLING_UPDATES=20 $(IN_BED) e2e/cluster.sh run cargo test --locked --quiet --package e2e -- no_visitor_is_lost
+	ROLLING_UPDATES=20 MINUTES_A_TEST=60 $(IN_BED) e2e/cluster.sh run cargo test --locked --quiet --package e2e -- no_visitor_is_lost
 
 believe: component host deployer kubernetes e2e-tests ## check the verdicts of 200 deploys (DEPLOYS) against the API server's audit log
-	DEPLOYS=$(or $(DEPLOYS),200) $(IN_BED) e2e/cluster.sh run cargo test --locked --quiet --package e2e -- no_verdict_contradicts
+	DEPLOYS=$(or $(DEPLOYS),200) MINUTES_A_TEST=120 $(IN_BED) e2e/cluster.sh run cargo test --locked --quiet --package e2e -- no_verdict_contradicts
 
 cluster: component host deployer kubernetes ## open a shell in a fresh two-node cluster
 	$(IN_BED) e2e/cluster.sh shell

@@ -11,6 +11,8 @@ mod client;
 mod connection;
 mod display;
 mod input;
+#[path = "../../../e2e/tests/it/limit.rs"]
+mod limit;
 mod negotiation;
 mod openapi;
 mod routes;
@@ -18,10 +20,14 @@ mod server;
 mod settings;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
 
+use crate::limit::within;
 use crate::server::Bed;
+
+const LIMIT: Duration = Duration::from_mins(2);
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -50,8 +56,6 @@ fn main() -> ExitCode {
 
 /// A test that fails by panicking.
 fn trial(name: impl Into<String>, check: impl FnOnce() + Send + 'static) -> Trial {
-    Trial::test(name, || {
-        check();
-        Ok(())
-    })
+    let name = name.into();
+    Trial::test(name.clone(), move || within(LIMIT, &name, check))
 }

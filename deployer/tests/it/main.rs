@@ -1,5 +1,5 @@
-//! Rollouts on a real control plane. The API server, its controllers and its scheduler are real, the kubelets are the
-//! tests, which write what real kubelets wrote (tests/observed).
+//! Rollouts on a real control plane. The API server, its controllers and its scheduler are real. The tests play the
+//! kubelets, and write what real kubelets wrote (tests/observed).
 
 mod commands;
 mod connection;
@@ -11,6 +11,8 @@ mod hints;
 mod history;
 mod input;
 mod kubeconfig;
+#[path = "../../../e2e/tests/it/limit.rs"]
+mod limit;
 mod many;
 mod network;
 mod node;
@@ -24,6 +26,7 @@ mod yaml;
 
 use std::process::ExitCode;
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
@@ -32,9 +35,12 @@ use libtest_mimic::{Arguments, Trial};
 use tokio::runtime::Runtime;
 
 use crate::control_plane::ControlPlane;
+use crate::limit::within;
 
-/// The tests wait more than they compute.
+/// How many tests run at once. They wait more than they compute.
 const THREADS: usize = 10;
+/// Of each test. The longest takes a minute on two cores that do nothing else.
+const LIMIT: Duration = Duration::from_mins(5);
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("threads can be started"));
 
@@ -42,25 +48,25 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("thre
 #[derive(Default)]
 pub(crate) struct Bed {
     shared: OnceLock<Result<ControlPlane, String>>,
-    /// For the tests that disturb it.
+    /// For the tests that disturb their control plane.
     lone: OnceLock<Result<ControlPlane, String>>,
     turn: Mutex<()>,
 }
 
 impl Bed {
-    /// A test beside others, in a namespace of its own.
+    /// A test that runs beside others, in a namespace of its own.
     pub(crate) fn trial<F>(&'static self, name: impl Into<String>, test: F) -> Trial
     where
         F: AsyncFnOnce(&'static ControlPlane) + Send + 'static,
     {
-        Trial::test(name, move || {
+        let name = name.into();
+        Trial::test(name.clone(), move || {
             let plane = self.shared.get_or_init(start).as_ref()?;
-            RUNTIME.block_on(test(plane));
-            Ok(())
+            within(LIMIT, &name, move || RUNTIME.block_on(test(plane)))
         })
     }
 
-    /// A test for each row of a table, beside others.
+    /// A test for each row of a table. They run beside others.
     pub(crate) fn rows<R, F>(&'static self, rows: &'static [R], name: impl Fn(&R) -> String, test: F) -> Vec<Trial>
     where
         R: Sync,
@@ -75,12 +81,12 @@ impl Bed {
     where
         F: AsyncFnOnce(&'static ControlPlane) + Send + 'static,
     {
-        Trial::test(name, move || {
-            // One that failed before leaves a plane that may still do.
+        let name = name.into();
+        Trial::test(name.clone(), move || {
+            // A failed test poisons the lock, but its control plane may still work.
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
             let plane = self.lone.get_or_init(start).as_ref()?;
-            RUNTIME.block_on(test(plane));
-            Ok(())
+            within(LIMIT, &name, move || RUNTIME.block_on(test(plane)))
         })
     }
 }
@@ -92,8 +98,11 @@ fn start() -> Result<ControlPlane, String> {
             node::add(&plane.client, name, serde_json::json!({})).await;
         }
         let class = serde_json::json!({"metadata": {"name": "wasmtime-spin-v2"}, "handler": "spin-v2"});
-        let class = serde_json::from_value(class).expect("it is a class");
-        Api::<RuntimeClass>::all(plane.client.clone()).create(&PostParams::default(), &class).await.expect("it can be");
+        let class = serde_json::from_value(class).expect("this JSON is a RuntimeClass");
+        Api::<RuntimeClass>::all(plane.client.clone())
+            .create(&PostParams::default(), &class)
+            .await
+            .expect("the RuntimeClass can be created");
         Ok(plane)
     })
 }

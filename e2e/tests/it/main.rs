@@ -1,13 +1,14 @@
 //! The tests that need a real cluster. They run inside `e2e/cluster.sh run`.
 //!
-//! All of them run with the image that `RUNTIME` names. The filter `[by runtime]` selects those in which the two images
-//! differ, which are enough for the other image.
+//! All of them run with the image that `RUNTIME` names. The filter `by runtime]` selects those in which the two images
+//! differ, which are enough for the other image; `[alone` selects those that need the whole cluster.
 
 mod attacks;
 mod availability;
 mod bed;
 mod bed_itself;
 mod failures;
+mod limit;
 mod manifest;
 mod outages;
 mod reported;
@@ -19,36 +20,28 @@ mod standalone;
 mod verdicts;
 mod visitors;
 
-use std::panic::{catch_unwind, resume_unwind};
-use std::path::PathBuf;
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
 
+use crate::limit::within;
 use crate::runtime::Runtime;
 
 macro_rules! trials {
-    ($($test:path,)*) => {
-        vec![$(Trial::test(stringify!($test), || { noted(stringify!($test), $test); Ok(()) })),*]
+    ($kind:literal: $($test:path,)*) => {
+        vec![$(Trial::test(stringify!($test), || within(limit(), stringify!($test), $test)).with_kind($kind)),*]
     };
 }
 
-/// Runs a test, and keeps its name among those that have not ended, which `e2e/run` prints at its time limit.
-fn noted(name: &str, test: fn()) {
-    let directory = PathBuf::from(bed::variable("RUN")).join("tests");
-    let file = directory.join(name);
-    std::fs::create_dir_all(&directory).and_then(|()| std::fs::write(&file, "")).expect("the directory is the bed's");
-    let outcome = catch_unwind(test);
-    std::fs::remove_file(file).expect("it was written here");
-    outcome.unwrap_or_else(|panic| resume_unwind(panic));
-}
-
-fn by_runtime(trials: Vec<Trial>) -> impl Iterator<Item = Trial> {
-    trials.into_iter().map(|trial| trial.with_kind("by runtime"))
+/// Of each test: `MINUTES_A_TEST`, 10 by default.
+fn limit() -> Duration {
+    let minutes = std::env::var("MINUTES_A_TEST").map_or(10, |number| number.parse().expect("it is a number"));
+    Duration::from_mins(minutes)
 }
 
 /// Tests that run several at a time, each in its namespace. They mostly wait.
 fn side_by_side() -> Vec<Trial> {
-    let mut tests = trials![
+    let mut tests = trials!["":
         rules::the_namespace_refuses_what_is_not_restricted,
         rules::the_shipped_role_allows_a_deploy_and_little_else,
         rules::an_older_commit_is_refused,
@@ -80,25 +73,25 @@ fn side_by_side() -> Vec<Trial> {
         reported::an_image_set_by_hand_is_told_apart,
         verdicts::no_verdict_contradicts_the_audit_log,
     ];
-    tests.extend(by_runtime(trials![
+    tests.extend(trials!["by runtime":
         rules::the_image_is_small,
         rules::pods_run_without_root_and_cannot_write,
         rollouts::the_first_deploy_is_proved_and_the_same_again_changes_nothing,
         failures::a_component_that_ends_at_start,
         failures::a_component_that_crashes_after_it_was_ready,
-    ]));
+    ]);
     if Runtime::of_this_run() == Runtime::Standalone {
-        tests.extend(by_runtime(trials![
+        tests.extend(trials!["by runtime":
             standalone::docker_alone_runs_it_and_finds_it_healthy,
             standalone::a_process_that_is_killed_loses_the_request_in_its_middle_and_no_other,
-        ]));
+        ]);
     }
     tests
 }
 
 /// Tests that need the whole cluster, or take a part of it away.
 fn alone() -> Vec<Trial> {
-    let mut tests = trials![
+    let mut tests = trials!["alone":
         bed_itself::nothing_is_left_of_a_cluster_that_is_ended,
         availability::a_node_port_passes_on_the_visitors_own_address,
         availability::without_pre_stop_visitors_are_lost,
@@ -109,12 +102,14 @@ fn alone() -> Vec<Trial> {
         outages::a_registry_that_stays_away_fails_the_rollout,
         outages::a_lost_node_does_not_hold_up_a_rollout,
     ];
-    tests.extend(by_runtime(trials![
+    tests.extend(trials!["alone, by runtime":
         attacks::a_visitor_cannot_end_a_pod_or_keep_others_from_it,
         availability::no_visitor_is_lost_during_rolling_updates,
-    ]));
+    ]);
     if Runtime::of_this_run() == Runtime::Standalone {
-        tests.extend(by_runtime(trials![standalone::heads_that_come_a_byte_a_second_keep_nobody_from_an_answer,]));
+        tests.extend(trials!["alone, by runtime":
+            standalone::heads_that_come_a_byte_a_second_keep_nobody_from_an_answer,
+        ]);
     }
     tests
 }

@@ -1,0 +1,22 @@
+//! A time limit for each test, so that one that hangs fails under its own name. Other crates include this file.
+
+use std::panic::resume_unwind;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use libtest_mimic::Failed;
+
+/// Runs a test in a thread of its name. What still runs at the limit is left to run until the process ends.
+pub(crate) fn within(limit: Duration, name: &str, test: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
+    let (running, ended) = channel::<()>();
+    let run = move || {
+        let _dropped_when_it_ends = running;
+        test();
+    };
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(run).expect("threads can be started");
+    if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+        return Err(format!("it had not ended after {limit:?}").into());
+    }
+    thread.join().or_else(|panic| resume_unwind(panic))
+}
