@@ -1,4 +1,4 @@
-"""The runner itself, on small Jenkinsfiles, and the project's Jenkinsfile with a `make` that only notes its targets."""
+"""The runner on small Jenkinsfiles, and on the project's Jenkinsfile with a `make` that only records its targets."""
 
 import os
 import re
@@ -12,6 +12,7 @@ import pytest
 
 RUN = Path(__file__).parents[1] / "run"
 JENKINSFILE = Path(__file__).parents[3] / "Jenkinsfile"
+# The stages that the project was asked for. Everything else that names stages reads them from the Jenkinsfile.
 STAGES = [
     "Checkout",
     "Lint Dockerfile",
@@ -31,7 +32,7 @@ def git(repository: Path, *arguments: str) -> str:
 
 
 class Job:
-    """A repository with one Jenkinsfile on two branches, and what a build of it left."""
+    """A repository with one Jenkinsfile on two branches, and the results of a build of it."""
 
     def __init__(self, directory: Path, jenkinsfile: str):
         self.directory = directory
@@ -79,7 +80,7 @@ def pipeline(stages: str, post: str = "", options: str = "") -> str:
 
 
 def ended(pid: str) -> bool:
-    """Gone, or a zombie that nobody has waited for yet."""
+    """Whether the process is gone, or a zombie whose parent has not waited for it yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -125,7 +126,7 @@ def test_a_failing_command_ends_its_script_its_stage_and_the_build(job):
     [("true", ["always", "success", "cleanup"]), ("false", ["always", "failure", "unsuccessful", "cleanup"])],
     ids=["success", "failure"],
 )
-def test_post_runs_what_the_result_calls_for_and_always_always(job, command, said):
+def test_post_runs_the_conditions_of_the_result_and_always(job, command, said):
     post = (
         "post {\n"
         + "".join(
@@ -177,7 +178,7 @@ def test_secrets_are_bound_inside_their_block_only_and_never_printed(job):
     assert not list(it.directory.glob("workspace@tmp*")), "the secret file's copy is gone"
 
 
-def test_a_missing_credential_fails_the_stage_and_names_what_to_add(job):
+def test_a_missing_credential_fails_the_stage_and_names_the_line_to_add(job):
     built = job(
         pipeline(
             CHECKOUT
@@ -188,7 +189,7 @@ def test_a_missing_credential_fails_the_stage_and_names_what_to_add(job):
     assert "no credential `token` with a secret: the credentials file has no line token.secret=…" in built.stdout
 
 
-def test_environment_reaches_the_commands_and_later_values_may_use_earlier_ones(job):
+def test_commands_get_the_environment_and_later_values_may_use_earlier_ones(job):
     stages = (
         CHECKOUT
         + "stage('A') { environment { C = \"${B}c\" }\n steps { sh 'echo \"<$A $B $C $GIVEN $BRANCH_NAME>\"' } }"
@@ -197,7 +198,7 @@ def test_environment_reaches_the_commands_and_later_values_may_use_earlier_ones(
     assert "<a ab abc x=y main>" in built.stdout
 
 
-def test_when_takes_a_branch_by_ants_patterns(job):
+def test_when_matches_a_branch_by_ants_patterns(job):
     stages = "".join(
         f"stage('{it}') {{ when {{ branch '{it}' }}\n steps {{ sh 'true' }} }}\n"
         for it in ["feat*", "*/feature", "main"]
@@ -225,7 +226,7 @@ def test_a_timeout_ends_the_command_and_all_its_children_and_aborts_the_build(jo
     assert ended(re.search(r"^child=(\d+)", built.stdout, re.MULTILINE).group(1))
 
 
-def test_an_ended_runner_ends_what_it_runs(job):
+def test_a_runner_that_is_ended_ends_its_commands(job):
     it = job(pipeline(CHECKOUT + "stage('A') { steps { sh 'echo pid=$$; exec sleep 60' } }"))
     runner = subprocess.Popen(it.command(), stdout=subprocess.PIPE, text=True)
     child = next(match.group(1) for line in runner.stdout if (match := re.fullmatch(r"pid=(\d+)\n", line)))
@@ -262,7 +263,7 @@ def test_artifacts_are_copied_by_ants_patterns(job, pattern, archived):
     [("cloneOption(shallow: false)", 2), ("cloneOption(shallow: true, depth: 1)", 1)],
     ids=["full", "shallow"],
 )
-def test_a_checkout_is_as_deep_as_it_says(job, extensions, commits):
+def test_a_checkout_has_the_requested_depth(job, extensions, commits):
     checkout = (
         f"checkout scmGit(branches: scm.branches, userRemoteConfigs: scm.userRemoteConfigs, extensions: [{extensions}])"
     )
@@ -275,7 +276,7 @@ def test_a_checkout_is_as_deep_as_it_says(job, extensions, commits):
     [("", "Jenkinsfile left new"), ("cleanBeforeCheckout()", "Jenkinsfile new")],
     ids=["as it was", "cleaned"],
 )
-def test_the_next_build_finds_its_workspace_and_touches_only_what_has_changed(job, extensions, found):
+def test_the_next_build_keeps_its_workspace_and_updates_only_what_has_changed(job, extensions, found):
     checkout = (
         f"checkout scmGit(branches: scm.branches, userRemoteConfigs: scm.userRemoteConfigs, extensions: [{extensions}])"
     )
@@ -293,9 +294,7 @@ def test_the_next_build_finds_its_workspace_and_touches_only_what_has_changed(jo
     assert unchanged.stat().st_mtime_ns == before
 
 
-# What the runner does not know, and what Jenkins refuses: seen in a Jenkins 2.568.2 in November 2026, or, for cases of the same
-# kind, read in the validator of pipeline-model-definition 2.2277.v00573e73ddf1.
-def test_a_first_clone_has_no_tags_and_a_later_one_has(job):
+def test_the_first_clone_has_no_tags_and_a_later_fetch_brings_them(job):
     checkout = "checkout scmGit(branches: scm.branches, userRemoteConfigs: scm.userRemoteConfigs, extensions: [{}])"
     clone = checkout.format("cloneOption(shallow: false, noTags: false, reference: '')")
     it = job(pipeline(f"stage('A') {{ steps {{ {clone}\n sh 'echo \"<$(git tag)>\"' }} }}"))
@@ -304,12 +303,14 @@ def test_a_first_clone_has_no_tags_and_a_later_one_has(job):
     assert "<v1>" in it.build().stdout
 
 
+# What the runner does not know, and what Jenkins refuses. The latter was seen in a Jenkins 2.568.2 in November 2026 or, for cases
+# of the same kind, read in the validator of pipeline-model-definition 2.2277.v00573e73ddf1.
 REFUSED = {
     "an unknown section": (
         pipeline(CHECKOUT).replace("agent any", "agent any\n tools { maven 'x' }"),
         "Jenkinsfile:3: unknown directive or step `tools` in pipeline",
     ),
-    "an unknown step, though late in the file": (
+    "an unknown step late in the file": (
         pipeline("stage('A') { steps { sh 'touch ran' } }", "post {\n always {\n input 'x'\n } }"),
         "Jenkinsfile:9: unknown directive or step `input` in always",
     ),
@@ -335,7 +336,7 @@ REFUSED = {
     ),
     "code outside a step": (
         pipeline("stage('A') { steps {\n def x = 1\n sh 'x' } }"),
-        "Jenkinsfile:6: only directives and steps may stand in steps",
+        "Jenkinsfile:6: only directives and steps are allowed in steps",
     ),
     "a computed environment": (
         pipeline(CHECKOUT, options="environment { A = env.HOME }"),
@@ -345,23 +346,23 @@ REFUSED = {
     "a stage without steps": (pipeline("stage('A') { when { branch 'main' } }"), "Jenkinsfile:5: stage has no `steps`"),
     "a section twice": (
         pipeline(CHECKOUT).replace("agent any", "agent any\n agent any"),
-        "Jenkinsfile:3: `agent` stands twice in pipeline",
+        "Jenkinsfile:3: `agent` appears twice in pipeline",
     ),
-    "no Groovy": ("pipeline {", "Jenkinsfile: 1: Unexpected input"),
+    "not Groovy": ("pipeline {", "Jenkinsfile: 1: Unexpected input"),
     "a number as text": (
         pipeline(CHECKOUT, options="options { timeout(time: '90') }"),
-        "Jenkinsfile:3: `time` of `timeout` is of type Integer, which `90` is not",
+        "Jenkinsfile:3: `time` of `timeout` must be of type Integer, and `90` is not",
     ),
     "text as a number": (
         pipeline(CHECKOUT, options="options { buildDiscarder(logRotator(numToKeepStr: 50)) }"),
-        "Jenkinsfile:3: `numToKeepStr` of `logRotator` is of type String, which `50` is not",
+        "Jenkinsfile:3: `numToKeepStr` of `logRotator` must be of type String, and `50` is not",
     ),
     "an unknown unit": (
         pipeline(CHECKOUT, options="options { timeout(time: 90, unit: 'MINUTE') }"),
-        "Jenkinsfile:3: `unit` of `timeout` is of type TimeUnit, which `MINUTE` is not",
+        "Jenkinsfile:3: `unit` of `timeout` must be of type TimeUnit, and `MINUTE` is not",
     ),
     "a step without arguments": (pipeline("stage('A') { steps { sh() } }"), "Jenkinsfile:5: `sh` has no `script`"),
-    "a step with a label alone": (
+    "a step with only a label": (
         pipeline("stage('A') { steps { sh(label: 'x') } }"),
         "Jenkinsfile:5: `sh` has no `script`",
     ),
@@ -390,7 +391,7 @@ REFUSED = {
     "no stages": (pipeline(""), "Jenkinsfile:4: stages is empty"),
     "two stages of one name": (
         pipeline("stage('A') { steps { sh 'x' } }\n" * 2),
-        "Jenkinsfile:6: the stage `A` stands twice in stages",
+        "Jenkinsfile:6: the stage `A` appears twice in stages",
     ),
     "a computed name": (
         pipeline("stage(\"A ${X}\") { steps { sh 'x' } }", options="environment { X = 'x' }"),
@@ -399,11 +400,11 @@ REFUSED = {
     "a stage without a name": (pipeline("stage { steps { sh 'x' } }"), "Jenkinsfile:5: `stage` has no `name`"),
     "a variable twice": (
         pipeline(CHECKOUT, options="environment { A = 'a'\n A = 'b' }"),
-        "Jenkinsfile:4: the variable `A` stands twice in environment",
+        "Jenkinsfile:4: the variable `A` appears twice in environment",
     ),
-    "a variable that no shell takes": (
+    "an invalid name of a variable": (
         pipeline(CHECKOUT, options="environment { A$B = 'a' }"),
-        "Jenkinsfile:3: `A$B` is not a name for a variable",
+        "Jenkinsfile:3: `A$B` is not a valid name of a variable",
     ),
     "a method in a string": (
         pipeline("stage('A') { steps { sh \"echo ${System.getenv('HOME')}\" } }"),
@@ -423,7 +424,7 @@ REFUSED = {
     ),
     "other code in script": (
         pipeline("stage('A') { steps { script { currentBuild.result = 'SUCCESS' } } }"),
-        "Jenkinsfile:5: only currentBuild.description = value may stand in script",
+        "Jenkinsfile:5: only currentBuild.description = value is allowed in script",
     ),
 } | {
     f"{option} in a stage": (
@@ -435,7 +436,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_it_does_not_know_is_refused_with_its_line_before_anything_runs(job, case):
+def test_what_is_unknown_is_refused_with_its_line_before_anything_runs(job, case):
     jenkinsfile, complaint = REFUSED[case]
     it = job(jenkinsfile)
     built = it.build()
@@ -457,7 +458,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("case", TAKEN)
-def test_what_jenkins_takes_is_taken(job, case):
+def test_what_jenkins_accepts_is_accepted(job, case):
     built = job(pipeline(CHECKOUT + f"stage('A') {{ {TAKEN[case]} }}")).build()
     assert built.returncode == 0, built.stdout
     assert "\nhere\n" in built.stdout
@@ -481,19 +482,19 @@ def test_an_empty_variable_does_not_exist_as_in_jenkins(job):
     assert built.returncode == 1 and "ERROR: A: no variable `P`" in built.stdout
 
 
-def test_a_build_whose_checkout_is_explicit_has_no_variable_of_its_commit(job, monkeypatch):
+def test_with_an_explicit_checkout_the_variable_git_commit_is_missing(job, monkeypatch):
     monkeypatch.setenv("GIT_COMMIT", "of the build that runs these tests")
     built = job(pipeline(CHECKOUT + "stage('A') { steps { sh 'echo \"<${GIT_COMMIT-none}>\"' } }")).build()
     assert "<none>" in built.stdout
 
 
-def test_a_misspelt_variable_is_an_error_here_though_jenkins_writes_null(job):
+def test_a_misspelt_variable_is_an_error_although_jenkins_writes_null(job):
     built = job(pipeline(CHECKOUT, options='environment { TARGET = "${WORKSPACES}@target" }')).build()
     assert built.returncode == 2
     assert "no variable `WORKSPACES`; Jenkins would write `null`" in built.stdout
 
 
-def test_a_script_gives_the_build_a_description_which_the_log_says_last(job):
+def test_a_script_sets_the_builds_description_and_the_log_ends_with_it(job):
     command = "sh(script: 'echo to the log >&2; printf done', returnStdout: true)"
     stage = f"stage('A') {{ steps {{ script {{ currentBuild.description = {command} }} }} }}"
     built = job(pipeline(CHECKOUT + stage)).build()
@@ -502,7 +503,7 @@ def test_a_script_gives_the_build_a_description_which_the_log_says_last(job):
     assert built.stdout.endswith("\nDescription: done\nFinished: SUCCESS\n")
 
 
-def test_a_command_is_told_to_end_five_seconds_after_its_children(job):
+def test_a_command_gets_sigterm_five_seconds_after_its_children(job):
     child = "sh -c 'trap \"\" TERM; echo deaf=$(date +%s); exec sleep 60'"
     script = f"trap 'echo told=$(date +%s)' TERM; {child} & wait; wait"
     steps = f"timeout(time: 1, unit: 'SECONDS') {{ sh '''{script}''' }}"
@@ -515,12 +516,12 @@ def test_a_command_is_told_to_end_five_seconds_after_its_children(job):
     ("spoil", "complaint"),
     [
         (lambda it: it.credentials.unlink(), "--credentials {0}/credentials cannot be read"),
-        (lambda it: (it.directory / "workspace/old").mkdir(parents=True), "--workspace {0}/workspace is not empty"),
+        (lambda it: (it.directory / "workspace/old").mkdir(parents=True), "--workspace {0}/workspace is neither empty nor a clone"),
         (lambda it: setattr(it, "commit", "f" * 40), "no Jenkinsfile in commit ffffffff"),
     ],
     ids=["credentials", "workspace", "commit"],
 )
-def test_a_wrong_command_line_is_refused_with_what_is_wrong(job, spoil, complaint):
+def test_a_wrong_command_line_is_refused_with_the_mistake(job, spoil, complaint):
     it = job(pipeline(CHECKOUT))
     spoil(it)
     built = it.build()
@@ -566,7 +567,7 @@ def road(job, tmp_path, monkeypatch):
     return build
 
 
-def test_a_commit_on_main_passes_the_seven_stages_each_of_them_one_call_of_make(road):
+def test_a_commit_on_main_passes_the_seven_stages_each_with_one_call_of_make(road):
     built, calls, archived = road()
     assert built.returncode == 0, built.stdout
     assert list(outcomes(built.stdout).items()) == [(stage, "SUCCESS") for stage in STAGES]
@@ -606,7 +607,7 @@ def test_a_branch_stops_after_lint_app(road):
     ("target", "stage"),
     [("lint-dockerfile", 1), ("test-component", 2), ("scan", 3), ("lint-app", 4), ("push", 5), ("deploy", 6)],
 )
-def test_a_failure_stops_the_road_at_its_stage_and_what_there_is_is_archived(road, target, stage):
+def test_a_failure_stops_the_pipeline_at_its_stage_and_what_exists_is_archived(road, target, stage):
     built, calls, archived = road(failing=target)
     assert built.returncode == 1
     assert list(outcomes(built.stdout).values()) == ["SUCCESS"] * stage + ["FAILURE"] + ["NOT RUN"] * (6 - stage)
