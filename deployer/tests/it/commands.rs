@@ -1,4 +1,4 @@
-//! The other commands and options, and what becomes of fields that somebody else has set.
+//! The other commands and options, and fields that somebody else has set.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
@@ -18,14 +18,17 @@ type Plane = &'static ControlPlane;
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     vec![
         bed.trial("every command's help has an example and the exit codes", help),
-        bed.trial("render prints the documents and asks no cluster", render),
+        bed.trial("render prints the documents without contacting a cluster", render),
         bed.trial("a dry run changes nothing", dry_run),
-        bed.trial("status says what serves: 0 done, 70 going on, 1 failed", status),
-        bed.trial("a rollback restores the previous revision, and says so where there is none", rollback),
-        bed.trial("a rollout that has not ended in time continues without the deployer", timeout),
-        bed.trial("a write that somebody is always faster than has one exit code in every command", contested),
-        bed.trial("a field that somebody else has set is taken over, and both are named", taken_over),
-        bed.trial("what is left of kubectl apply goes away when the template no longer states it", migrated),
+        bed.trial("status says what serves, and exits with 0 if done, 70 if under way, 1 if failed", status),
+        bed.trial("a rollback restores the previous revision, or says that there is none", rollback),
+        bed.trial("a rollout that does not end in time continues without the deployer", timeout),
+        bed.trial("a write that always comes too late has the same exit code in every command", contested),
+        bed.trial(
+            "a field that somebody else has set is taken over, and the field and its manager are named",
+            taken_over,
+        ),
+        bed.trial("a field that kubectl apply has set is removed when the template no longer states it", migrated),
     ]
 }
 
@@ -52,7 +55,7 @@ async fn render(plane: Plane) {
     let (new, template) = (&*scene.commits.new, scene.template().display().to_string());
     let run = run(&scene, &["render", "--image", &image(new), "--commit", new, "--template", &template]).await;
     assert_eq!(run.code, 0, "{run}");
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&run.stdout).expect("it is YAML");
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&run.stdout).expect("render prints YAML");
     let kinds: Vec<_> = documents.iter().map(|document| &document["kind"]).collect();
     assert_eq!(kinds, ["Deployment", "Service", "PodDisruptionBudget"]);
     assert_eq!(documents[0]["spec"]["template"]["spec"]["containers"][0]["image"], image(new));
@@ -102,7 +105,7 @@ async fn rollback(plane: Plane) {
     back.ends_with(0, &["done", &old[..12]]);
     assert_eq!(scene.ready(old).await, 2, "{back}");
     assert_eq!(scene.deployment().await.annotations()["request-info.dev/commit"], **old, "{back}");
-    // And the way on is open: what runs is the old commit again.
+    // The same commit may be deployed again, because the old commit runs now.
     scene.deploy(new).await.ends_with(0, &["done", &new[..12]]);
 }
 
@@ -113,7 +116,7 @@ async fn timeout(plane: Plane) {
     scene.kubelet.let_pods_of(old, Life::of(&HEALTHY).never_ends()).await;
     let run = scene.deploy_with(new, &["--timeout", "20s"]).await;
     run.ends_for(70, "TimedOut", &["continues"]);
-    assert!(run.stderr.contains("deployer status"), "it should say how to look: {run}");
+    assert!(run.stderr.contains("deployer status"), "it should print the status command: {run}");
     assert!(run.json["serving_after_s"].is_number(), "{run}");
     assert!(run.json["replaced_after_s"].is_null(), "{run}");
 }
@@ -137,7 +140,7 @@ async fn taken_over(plane: Plane) {
     scene.edit("replicas: 2", "replicas: 1");
     let edit = Patch::Merge(json!({"spec": {"replicas": 3}}));
     let parameters = PatchParams { field_manager: Some("kubectl-edit".to_owned()), ..PatchParams::default() };
-    scene.api::<Deployment>().patch(NAME, &parameters, &edit).await.expect("it can be");
+    scene.api::<Deployment>().patch(NAME, &parameters, &edit).await.expect("the Deployment can be edited");
     let run = scene.deploy(&scene.commits.new).await;
     run.ends_with(0, &["done"]);
     let line = run.stderr.lines().find(|line| line.contains("spec.replicas"));
@@ -149,18 +152,18 @@ async fn migrated(plane: Plane) {
     let scene = Scene::set(plane).await;
     let (old, template) = (&*scene.commits.old, scene.template().display().to_string());
     let rendered = run(&scene, &["render", "--image", &image(old), "--commit", old, "--template", &template]).await;
-    let mut documents: Vec<Value> = serde_saphyr::from_multiple(&rendered.stdout).expect("it is YAML");
+    let mut documents: Vec<Value> = serde_saphyr::from_multiple(&rendered.stdout).expect("render prints YAML");
     let container = &mut documents[0]["spec"]["template"]["spec"]["containers"][0];
     container["env"] = json!([{"name": "LEFT", "value": "over"}]);
     let parameters =
         PostParams { field_manager: Some("kubectl-client-side-apply".to_owned()), ..PostParams::default() };
-    let deployment = serde_json::from_value(documents[0].take()).expect("it is a Deployment");
-    scene.api::<Deployment>().create(&parameters, &deployment).await.expect("it can be");
+    let deployment = serde_json::from_value(documents[0].take()).expect("the first document is a Deployment");
+    scene.api::<Deployment>().create(&parameters, &deployment).await.expect("the Deployment can be created");
     let run = scene.deploy(&scene.commits.new).await;
     run.ends_with(0, &["done"]);
     let deployment = scene.deployment().await;
     let managers: Vec<_> = deployment.managed_fields().iter().filter_map(|entry| entry.manager.as_deref()).collect();
     assert!(!managers.contains(&"kubectl-client-side-apply"), "{managers:?}");
-    let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("it has one");
+    let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("the Deployment has a pod template");
     assert_eq!(pod.containers[0].env.as_deref().unwrap_or_default(), [], "{run}");
 }

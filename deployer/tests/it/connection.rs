@@ -1,4 +1,4 @@
-//! An API server that lags, hangs, is too busy, or is heard no more.
+//! An API server that lags, hangs, is too busy, or stops answering.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,36 +15,36 @@ use crate::situations::done;
 
 type Plane = &'static ControlPlane;
 
-/// How long a deployer may hang on somebody who does.
+/// How long the deployer may take to give up on somebody who hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(100);
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     let mut trials = vec![
         bed.trial("33 a token that expires after the apply leaves the rollout undecided", token_expires),
-        bed.trial("33 a permission that is taken away after the apply leaves the rollout undecided", permission_goes),
-        bed.trial("a document refused after the apply is not said to have changed nothing", refused_after_apply),
+        bed.trial("33 a permission that is revoked after the apply leaves the rollout undecided", permission_goes),
         bed.trial(
-            "a document refused after the apply is gone back from where that is asked for",
-            refused_and_gone_back,
+            "after a document is refused after the apply, the verdict does not say that nothing was changed",
+            refused_after_apply,
         ),
-        bed.trial("56 an API server that is too busy for good is given up before anything was changed", always_busy),
+        bed.trial("a document refused after the apply is rolled back with --rollback", refused_and_gone_back),
+        bed.trial("56 an API server that stays too busy is given up before anything is changed", always_busy),
     ];
     for plural in ["pods", "replicasets", "deployments"] {
         for case in ["first deploy", "rolling update", "Recreate"] {
-            let name = format!("36 a watch of {plural} that is 3 s behind falsifies no verdict on a {case}");
+            let name = format!("36 a watch of {plural} that lags by 3 s does not falsify the verdict on a {case}");
             trials.push(bed.trial(name, async move |plane| lagging(plane, plural, case).await));
         }
     }
     trials.extend(bed.rows(
         HANGS,
-        |hang| format!("an API server that hangs at {} does not hang {} for ever", hang.at, hang.command),
+        |hang| format!("if the API server hangs on {}, {} still ends", hang.at, hang.command),
         async |plane, hang| hang.is_ended(plane).await,
     ));
     trials.extend(bed.rows(LOSSES, |loss| loss.name.to_owned(), async |plane, loss| loss.is_overcome(plane).await));
     for status in [429, 503] {
         trials.extend(bed.rows(
             HICCUPS,
-            move |hiccup| format!("56 one {status} at {} is waited for, as Retry-After says", hiccup.at),
+            move |hiccup| format!("56 after one {status} for {}, the deployer waits as Retry-After says", hiccup.at),
             async move |plane, hiccup| hiccup.is_waited_for(plane, status).await,
         ));
     }
@@ -67,7 +67,7 @@ async fn lagging(plane: Plane, plural: &'static str, case: &str) {
     done(&scene, &scene.deploy(new).await, new, 2).await;
 }
 
-/// Where the API server hangs, and in which command.
+/// The request on which the API server hangs, and the command that sends it.
 struct Hang {
     at: &'static str,
     command: &'static str,
@@ -77,12 +77,12 @@ struct Hang {
 #[rustfmt::skip]
 const HANGS: &[Hang] = &[
     Hang { at: "its version", command: "deploy", when: |asked| asked.target.starts_with("/version") },
-    Hang { at: "the question what is allowed", command: "deploy", when: |asked| asked.target.contains("selfsubject") },
+    Hang { at: "the question of what is allowed", command: "deploy", when: |asked| asked.target.contains("selfsubject") },
     Hang { at: "the live Deployment", command: "deploy", when: |asked| asked.is("GET", "/deployments/") },
     Hang { at: "the autoscalers", command: "deploy", when: |asked| asked.target.contains("/horizontalpodautoscalers") },
     Hang { at: "the dry run", command: "deploy", when: |asked| asked.target.contains("dryRun") },
     Hang { at: "the first list of pods", command: "deploy", when: |asked| asked.is("GET", "/pods?") },
-    Hang { at: "the question what is allowed", command: "rollback", when: |asked| asked.target.contains("selfsubject") },
+    Hang { at: "the question of what is allowed", command: "rollback", when: |asked| asked.target.contains("selfsubject") },
     Hang { at: "the live Deployment", command: "rollback", when: |asked| asked.is("GET", "/deployments") },
     Hang { at: "the ReplicaSets", command: "rollback", when: |asked| asked.is("GET", "/replicasets") },
     Hang { at: "the ReplicaSets", command: "status", when: |asked| asked.is("GET", "/replicasets") },
@@ -109,8 +109,8 @@ impl Hang {
             command => Running::of(scene.deployer([command, "-n", &scene.namespace, "-o", "json"])),
         };
         let ended = tokio::time::timeout(LIMIT, running.end()).await;
-        let run = ended.unwrap_or_else(|_| panic!("it hangs for more than {LIMIT:?}"));
-        // What is not asked for any more cannot hang.
+        let run = ended.unwrap_or_else(|_| panic!("it did not end within {LIMIT:?}"));
+        // If the request is no longer sent, nothing can hang on it.
         if hung.load(Ordering::Relaxed) {
             run.ends_for(3, "ApiServerUnreachable", &[]);
             assert_eq!(scene.versions().await, before, "{run}");
@@ -118,12 +118,12 @@ impl Hang {
     }
 }
 
-/// A request whose answer does not arrive, or which does not arrive itself.
+/// A request that is lost, or whose answer is lost.
 struct Loss {
     name: &'static str,
     of: fn(&Asked) -> bool,
     fate: Fate,
-    /// From nothing, or from the old commit.
+    /// Whether it is a first deploy; otherwise the old commit runs.
     is_first: bool,
 }
 
@@ -133,12 +133,12 @@ const LOSSES: &[Loss] = &[
     Loss { name: "47 a creation whose answer was lost is read again and followed", of: |asked| asked.changes("deployments"), fate: Fate::AnswerLost, is_first: true },
     Loss { name: "47 a Service's apply whose answer was lost is read again", of: |asked| asked.changes("services"), fate: Fate::AnswerLost, is_first: false },
     Loss { name: "47 a Service's creation whose answer was lost is read again", of: |asked| asked.changes("services"), fate: Fate::AnswerLost, is_first: true },
-    Loss { name: "47 an apply that was lost itself is sent again", of: |asked| asked.changes("deployments"), fate: Fate::Lost, is_first: false },
-    Loss { name: "47 a creation that was lost itself is sent again", of: |asked| asked.changes("deployments"), fate: Fate::Lost, is_first: true },
-    Loss { name: "47 a Service's apply that was lost itself is sent again", of: |asked| asked.changes("services"), fate: Fate::Lost, is_first: false },
+    Loss { name: "47 an apply that never arrived is sent again", of: |asked| asked.changes("deployments"), fate: Fate::Lost, is_first: false },
+    Loss { name: "47 a creation that never arrived is sent again", of: |asked| asked.changes("deployments"), fate: Fate::Lost, is_first: true },
+    Loss { name: "47 a Service's apply that never arrived is sent again", of: |asked| asked.changes("services"), fate: Fate::Lost, is_first: false },
 ];
 
-/// This fate for the first request that is `of` that kind.
+/// Gives this fate to the first request of the kind.
 fn once(of: fn(&Asked) -> bool, fate: Fate) -> impl Fn(&Asked) -> Fate {
     let count = AtomicUsize::new(0);
     move |asked| if of(asked) && count.fetch_add(1, Ordering::Relaxed) == 0 { fate } else { Fate::Answered }
@@ -156,7 +156,7 @@ impl Loss {
     }
 }
 
-/// The API server is too busy once.
+/// The request for which the API server is too busy once.
 struct Hiccup {
     at: &'static str,
     of: fn(&Asked) -> bool,
@@ -174,7 +174,7 @@ const HICCUPS: &[Hiccup] = &[
     Hiccup { at: "the proof", of: |asked| asked.is("GET", "/proxy/version") },
 ];
 
-/// What the API server asks for; more than a deployer would wait by itself.
+/// Seconds. More than the deployer would wait by itself.
 const RETRY_AFTER: u64 = 3;
 
 impl Hiccup {
@@ -187,9 +187,9 @@ impl Hiccup {
         let mut asked = asked.iter().filter(|asked| (self.of)(asked));
         let first = asked.next().unwrap_or_else(|| panic!("there was no such request: {run}"));
         let same = |again: &&Asked| again.method == first.method && again.target == first.target;
-        let again = asked.find(same).unwrap_or_else(|| panic!("{} is not asked again: {run}", first.target));
+        let again = asked.find(same).unwrap_or_else(|| panic!("{} was not sent again: {run}", first.target));
         let after = again.at - first.at;
-        assert!(after.as_secs() >= RETRY_AFTER, "{} is asked again after {after:.1?}: {run}", first.target);
+        assert!(after.as_secs() >= RETRY_AFTER, "{} was sent again after only {after:.1?}: {run}", first.target);
         done(&scene, &run, new, 2).await;
         assert!(run.stderr.contains("2 of 2"), "{run}");
     }
@@ -205,7 +205,7 @@ async fn always_busy(plane: Plane) {
     assert_eq!(scene.versions().await, before);
 }
 
-/// A rollout that is under way when this happens to everything that is asked.
+/// A rollout during which every request begins to get this status.
 async fn lose_access(plane: Plane, status: u16) -> Run {
     let scene = Scene::with_old(plane).await;
     let new = &scene.commits.new;
@@ -222,7 +222,7 @@ async fn lose_access(plane: Plane, status: u16) -> Run {
     proxy.cut();
     let run = running.end().await;
     assert_eq!(scene.carried().await, [&**new; 4], "{run}");
-    assert!(run.stderr.contains("deployer status"), "it should say how to look: {run}");
+    assert!(run.stderr.contains("deployer status"), "it should print the status command: {run}");
     run
 }
 
@@ -234,7 +234,7 @@ async fn permission_goes(plane: Plane) {
     lose_access(plane, 403).await.ends_for(70, "AccessLost", &["continues"]);
 }
 
-/// The dry run was accepted, and the Service is refused for good once the Deployment is applied.
+/// The dry run is accepted, but the Service is refused from the apply of the Deployment on.
 async fn refuse_service(scene: &Scene, more: &[&str]) -> Run {
     let refuse = |asked: &Asked| if asked.changes("services") { Fate::Status(403, None) } else { Fate::Answered };
     let _proxy = scene.through(refuse).await;
@@ -244,7 +244,7 @@ async fn refuse_service(scene: &Scene, more: &[&str]) -> Run {
 async fn refused_after_apply(plane: Plane) {
     let scene = Scene::with_old(plane).await;
     let run = refuse_service(&scene, &[]).await;
-    assert!([1, 70].contains(&run.code), "3 says that nothing was changed: {run}");
+    assert!([1, 70].contains(&run.code), "exit code 3 means that nothing was changed: {run}");
     assert_eq!(run.json["exit_code"], run.code, "{run}");
     assert!(run.json["reason"].is_string() && run.verdict().contains("Service"), "{run}");
     assert!(!run.stderr.contains("nothing was changed"), "{run}");
@@ -253,7 +253,7 @@ async fn refused_after_apply(plane: Plane) {
 async fn refused_and_gone_back(plane: Plane) {
     let scene = Scene::with_old(plane).await;
     let run = refuse_service(&scene, &["--rollback"]).await;
-    assert_ne!(run.code, 3, "3 says that nothing was changed: {run}");
+    assert_ne!(run.code, 3, "exit code 3 means that nothing was changed: {run}");
     assert_eq!(run.json["rollback"]["outcome"], "done", "{run}");
     assert_eq!(scene.carried().await[..2], [&*scene.commits.old; 2], "{run}");
 }

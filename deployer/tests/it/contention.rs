@@ -1,4 +1,4 @@
-//! Several deployers of one Deployment, and those that do not live to the end.
+//! Several deployers of one Deployment, and deployers that are ended early.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -13,13 +13,20 @@ use crate::scene::Scene;
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     let mut trials = vec![
-        bed.trial("a deployer killed at any moment is run again and done", killed),
+        bed.trial("a deployer killed at any moment can run again and finish", killed),
         bed.trial("a deployer interrupted before the apply says that nothing was changed", interrupted_early),
-        bed.trial("an interrupted deployer says that the rollout continues, and how to look", interrupted),
+        bed.trial(
+            "an interrupted deployer says that the rollout continues, and prints the status command",
+            interrupted,
+        ),
     ];
-    // Twenty times in all, some side by side.
-    let part =
-        |part| bed.trial(format!("of two deployers at once one wins, never a mixture ({part} of 4)"), two_at_once);
+    // Twenty runs in all, some of them side by side.
+    let part = |part| {
+        bed.trial(
+            format!("if two deployers run at once, one of them wins for all documents ({part} of 4)"),
+            two_at_once,
+        )
+    };
     trials.extend((1..=4).map(part));
     trials
 }
@@ -31,7 +38,7 @@ async fn two_at_once(plane: &'static ControlPlane) {
         let (earlier, later) = (&pair[0], &pair[1]);
         let (one, other) = (scene.start(earlier, &[]), scene.start(later, &[]));
         let (one, other) = tokio::join!(one.end(), other.end());
-        // The later commit may replace the earlier one, never the other way round.
+        // The later commit may replace the earlier one, but not the other way round.
         other.ends_with(0, &["done", &later[..12]]);
         assert!(matches!(one.code, 0 | 4), "{one}");
         assert_eq!(one.json["exit_code"], one.code, "{one}");
@@ -64,7 +71,7 @@ async fn interrupted(plane: &'static ControlPlane) {
         running.signal(signal);
         let run = running.end().await;
         run.ends_for(code, reason, &["continues"]);
-        assert!(run.stderr.contains("deployer status"), "it should say how to look: {run}");
+        assert!(run.stderr.contains("deployer status"), "it should print the status command: {run}");
         assert!(run.stderr.contains(&scene.commits.old[..12]), "it should say what serves now: {run}");
     }
 }
@@ -72,7 +79,7 @@ async fn interrupted(plane: &'static ControlPlane) {
 async fn interrupted_early(plane: &'static ControlPlane) {
     let scene = Scene::set(plane).await;
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
-    scene.write_kubeconfig_for(silent.local_addr().expect("it is bound").port(), "nobody");
+    scene.write_kubeconfig_for(silent.local_addr().expect("a bound listener has an address").port(), "nobody");
     let running = scene.start(&scene.commits.new, &[]);
     let _connection = silent.accept().await.expect("the deployer connects");
     running.signal("-INT");

@@ -13,13 +13,13 @@ use crate::scene::Scene;
 
 /// Requests of one rollout, beyond one for each pod.
 const REQUESTS: usize = 25;
-/// A write that somebody else was faster than, and what is read before the next.
+/// Requests of a write that came too late, and of the reads before the next attempt.
 const CONFLICT: usize = 3;
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     vec![
-        bed.trial("a rollout takes at most 25 requests and one for each pod, however long it lasts", however_long),
-        bed.trial("a rollout takes no more requests beside 200 other pods", beside_others),
+        bed.trial("a rollout sends at most 25 requests and one for each pod, however long it lasts", however_long),
+        bed.trial("a rollout sends no more requests in a namespace with 200 other pods", beside_others),
     ]
 }
 
@@ -37,8 +37,8 @@ async fn beside_others(plane: &'static ControlPlane) {
             "metadata": {"name": format!("other-{number}"), "labels": {"app": "other"}},
             "spec": {"schedulerName": "none", "containers": [{"name": "other", "image": "other"}]},
         });
-        let (pods, pod) = (&pods, serde_json::from_value(pod).expect("it is a pod"));
-        async move { pods.create(&PostParams::default(), &pod).await.expect("it can be") }
+        let (pods, pod) = (&pods, serde_json::from_value(pod).expect("this JSON is a pod"));
+        async move { pods.create(&PostParams::default(), &pod).await.expect("the pod can be created") }
     };
     for tens in 0..20 {
         join_all((tens * 10..tens * 10 + 10).map(create)).await;
@@ -47,7 +47,7 @@ async fn beside_others(plane: &'static ControlPlane) {
 }
 
 async fn costs(scene: &Scene) {
-    // The first update after the documents were created also enters their fields as applied.
+    // The first update after the creation also migrates the managed fields.
     scene.deploy(&scene.commits.new).await.ends_with(0, &["done"]);
     scene.settled("NewReplicaSetAvailable").await;
     let before = scene.plane.requests_of(&scene.user()).len();
@@ -55,7 +55,7 @@ async fn costs(scene: &Scene) {
     run.ends_with(0, &["done"]);
     let requests = scene.plane.requests_of(&scene.user()).split_off(before);
     let (count, pods) = (requests.len(), scene.pods().await.len());
-    assert!(count > 0, "the audit log does not know the deployer");
+    assert!(count > 0, "the audit log has no request of the deployer");
     let list: Vec<_> = requests.iter().map(|request| format!("{} {}", request.verb, request.uri)).collect();
     let conflicts = requests.iter().filter(|request| request.is_conflict).count();
     assert!(

@@ -1,4 +1,4 @@
-//! What a kubelet says of a new pod, and what is to be made of it.
+//! What a kubelet says about a new pod, and the verdict that must follow.
 
 use std::ops::Range;
 
@@ -16,26 +16,27 @@ use crate::scene::{Run, Scene};
 struct Failure {
     name: &'static str,
     says: Observed,
-    /// In the template, before the new commit: what stands there and what takes its place.
+    /// Texts in the template and their replacements, made before the new commit is deployed.
     template: &'static [(&'static str, &'static str)],
     reason: &'static str,
-    /// In the verdict's first line.
+    /// Words in the verdict's first line.
     cause: &'static [&'static str],
-    /// Under the verdict.
+    /// Words in the evidence.
     evidence: &'static str,
-    /// Anywhere on standard error.
+    /// Words somewhere on standard error.
     said: &'static [&'static str],
-    /// Nowhere on standard error.
+    /// Words that must not be on standard error.
     unsaid: &'static [&'static str],
-    /// Seconds from the start of the deployer, on a machine that is very busy, and before the far deadline.
+    /// Seconds from the start of the deployer to its end. The upper limit is for a very busy machine, and below the far
+    /// deadline.
     within: Range<u64>,
     deadline: &'static str,
 }
 
-/// On a machine that is very busy.
+/// The upper limit is for a very busy machine.
 pub(crate) const AT_ONCE: Range<u64> = 0..45;
 const AFTER_TEN_SECONDS: Range<u64> = 9..60;
-/// A progress deadline that does not pass while the test runs, and one that does.
+/// Seconds: a progress deadline that does not pass while the test runs, and one that does.
 const FAR: &str = "90";
 const NEAR: &str = "8";
 
@@ -53,7 +54,7 @@ const CERTAIN: Failure = Failure {
 };
 const DOUBTFUL: Failure = Failure { within: 7..60, deadline: NEAR, ..CERTAIN };
 const PULL: Failure = Failure { evidence: "ImagePullBackOff", ..CERTAIN };
-/// Nothing but the deadline makes these certain.
+/// These become certain only at the progress deadline.
 const PULL_IN_DOUBT: Failure = Failure { reason: "PullFailed", evidence: "ImagePullBackOff", ..DOUBTFUL };
 
 const GATE: (&str, &str) =
@@ -76,9 +77,9 @@ const FAILURES: &[Failure] = &[
         reason: "PullRefused", cause: &["registry.example/request-info:", "401 Unauthorized"], ..PULL },
     Failure { name: "06 a registry that forbids the pull is the cause at once", says: || pull("403 Forbidden"),
         reason: "PullRefused", cause: &["registry.example/request-info:", "403 Forbidden"], ..PULL },
-    Failure { name: "07 a registry that is away is the cause when the progress deadline has passed", says: || REGISTRY_DOWN.clone(),
+    Failure { name: "07 a registry that does not answer is the cause once the progress deadline has passed", says: || REGISTRY_DOWN.clone(),
         cause: &["connection refused"], ..PULL_IN_DOUBT },
-    Failure { name: "07 a registry without an address is the cause when the progress deadline has passed", says: || NO_NAME_SERVER.clone(),
+    Failure { name: "07 a registry without an address is the cause once the progress deadline has passed", says: || NO_NAME_SERVER.clone(),
         cause: &["i/o timeout"], evidence: "ErrImagePull", ..PULL_IN_DOUBT },
     Failure { name: "08 a container that crashes at start is the cause at once", says: || CRASH.clone(),
         reason: "CrashLoop", cause: &["code 3", "2 restarts"], evidence: "the last thing it wrote", ..CERTAIN },
@@ -92,30 +93,30 @@ const FAILURES: &[Failure] = &[
         reason: "RunsAsRoot", cause: &["root"], evidence: "CreateContainerConfigError", within: AFTER_TEN_SECONDS, ..CERTAIN },
     Failure { name: "12 a container whose runAsUser is root is the cause after 10 s", says: || ROOT.replace("container has runAsNonRoot and image will run as root", "container's runAsUser breaks non-root policy"),
         reason: "RunsAsRoot", cause: &["non-root policy"], evidence: "CreateContainerConfigError", within: AFTER_TEN_SECONDS, ..CERTAIN },
-    Failure { name: "12 a Secret to mount that is missing is the cause when the progress deadline has passed", says: || NO_SECRET.clone(),
+    Failure { name: "12 a missing Secret that is mounted is the cause once the progress deadline has passed", says: || NO_SECRET.clone(),
         reason: "VolumeNotMounted", cause: &["secret", "missing", "not found"], ..DOUBTFUL },
-    Failure { name: "13 a handler that a node has not is the cause after three attempts", says: || NO_HANDLER.clone(),
+    Failure { name: "13 a runtime handler that the node does not have is the cause after three attempts", says: || NO_HANDLER.clone(),
         reason: "HandlerMissing", cause: &["nothere"], evidence: "failed to get sandbox runtime", ..CERTAIN },
 
-    Failure { name: "48 a readiness gate that nobody answers is the cause when the progress deadline has passed", says: || gated(None),
+    Failure { name: "48 a readiness gate that is never set is the cause once the progress deadline has passed", says: || gated(None),
         template: &[GATE], reason: "ReadinessGate", cause: &["example.com/gate"], evidence: "does not exist", ..DOUBTFUL },
     Failure { name: "48 a readiness gate that is not true is the cause, with the words of its condition", says: || gated(Some("target not registered")),
         template: &[GATE], reason: "ReadinessGate", cause: &["example.com/gate"], evidence: "target not registered", ..DOUBTFUL },
 
-    Failure { name: "49 a container that its startup probe kills is the cause, in the probe's words", says: startup_kill,
+    Failure { name: "49 a container killed by its startup probe is the cause, in the probe's words", says: startup_kill,
         reason: "StartupProbeFailed", cause: &["startup", "HTTP probe failed with statuscode: 404"], ..CERTAIN },
-    Failure { name: "49 a container that its liveness probe kills is the cause, in the probe's words", says: || LIVENESS_KILL.clone(),
+    Failure { name: "49 a container killed by its liveness probe is the cause, in the probe's words", says: || LIVENESS_KILL.clone(),
         reason: "LivenessProbeFailed", cause: &["liveness", "HTTP probe failed with statuscode: 404"], ..CERTAIN },
     Failure { name: "49 a postStart hook that fails is the cause, in the hook's words", says: || post_start("PostStartHookError", HOOK),
         reason: "PostStartHookFailed", cause: &["postStart", "exited with 7"], ..CERTAIN },
-    Failure { name: "49 a postStart hook that failed is the cause while its container waits for the next start", says: || post_start("CrashLoopBackOff", "back-off 10s restarting failed container=app"),
+    Failure { name: "49 a failed postStart hook is the cause while its container waits for the next start", says: || post_start("CrashLoopBackOff", "back-off 10s restarting failed container=app"),
         reason: "PostStartHookFailed", cause: &["postStart"], ..CERTAIN },
 
     Failure { name: "50 a registry that limits pulls is a doubt, and is quoted whole", says: || pull(TOO_MANY),
         cause: &["toomanyrequests: You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit"], ..PULL_IN_DOUBT },
     Failure { name: "50 a registry whose certificate has expired is quoted whole", says: || pull(EXPIRED),
         cause: &["certificate has expired or is not yet valid: current time 2026-11-25T03:00:00Z is after 2026-11-01T00:00:00Z"], ..PULL_IN_DOUBT },
-    Failure { name: "50 a registry whose certificate is of nobody known is quoted whole", says: || pull("tls: failed to verify certificate: x509: certificate signed by unknown authority"),
+    Failure { name: "50 a registry whose certificate has an unknown authority is quoted whole", says: || pull("tls: failed to verify certificate: x509: certificate signed by unknown authority"),
         cause: &["x509: certificate signed by unknown authority"], ..PULL_IN_DOUBT },
     Failure { name: "50 a proxy that answers with a page is quoted whole", says: || pull("failed to decode manifest: invalid character '<' looking for beginning of value"),
         cause: &["invalid character '<' looking for beginning of value"], ..PULL_IN_DOUBT },
@@ -130,7 +131,7 @@ const FAILURES: &[Failure] = &[
         template: &[SHIM], reason: "CrashLoop", cause: &["code 3"], evidence: "the last thing it wrote", ..CERTAIN },
 ];
 
-/// Docker Hub's own, as containerd 1.7 passes it on (`core/remotes/docker`, `ErrUnexpectedStatus`).
+/// Docker Hub's own message, as containerd 1.7 passes it on (`core/remotes/docker`, `ErrUnexpectedStatus`).
 pub(crate) const TOO_MANY: &str = "failed to copy: httpReadSeeker: failed open: unexpected status code \
     https://10.89.0.1:5000/v2/app/manifests/sha256:4ed1: 429 Too Many Requests - Server message: toomanyrequests: \
     You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit";
@@ -146,7 +147,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     bed.rows(FAILURES, |failure| failure.name.to_owned(), async |plane, failure| failure.is_one(plane).await)
 }
 
-/// A pull that fails in these words, those around them as containerd 1.6 has them.
+/// A pull that fails with these words, inside the message that containerd 1.6 makes of them.
 pub(crate) fn pull(words: &str) -> Observation {
     let words = if words.ends_with(|c: char| c.is_ascii_alphabetic()) && words.len() < 20 {
         format!("pulling from host 10.89.0.1:5000 failed with status code [manifests nope]: {words}")
@@ -168,8 +169,8 @@ fn gated(message: Option<&str>) -> Observation {
     [Some(ready), gate].into_iter().flatten().fold(HEALTHY.clone(), Observation::with_condition)
 }
 
-/// As the liveness probe's kill, but of a container that obeys SIGTERM: `pkg/kubelet/kuberuntime/kuberuntime_manager.go`
-/// of Kubernetes 1.34, `computePodActions`.
+/// Like the liveness probe's kill, but the container obeys SIGTERM: `pkg/kubelet/kuberuntime/kuberuntime_manager.go` of
+/// Kubernetes 1.34, `computePodActions`.
 fn startup_kill() -> Observation {
     LIVENESS_KILL
         .replace("Liveness probe", "Startup probe")
@@ -178,8 +179,8 @@ fn startup_kill() -> Observation {
         .with_event("Normal", "Killing", "Container app failed startup probe, will be restarted")
 }
 
-/// `pkg/kubelet/kuberuntime/kuberuntime_container.go` of Kubernetes 1.34, `startContainer`: the hook's own words stand in
-/// the status until the container is to wait.
+/// `pkg/kubelet/kuberuntime/kuberuntime_container.go` of Kubernetes 1.34, `startContainer`: the status has the
+/// hook's own words until the container waits for its next start.
 fn post_start(reason: &str, message: &str) -> Observation {
     CRASH
         .replace("\"exitCode\":3", "\"exitCode\":0")
@@ -201,17 +202,17 @@ impl Failure {
         let run = scene.deploy(new).await;
         failed(&run, self.reason, self.cause);
         assert!(self.within.contains(&run.took.as_secs()), "{run}");
-        assert!(run.stderr.contains(self.evidence), "{:?} is not said: {run}", self.evidence);
+        assert!(run.stderr.contains(self.evidence), "{:?} is not on standard error: {run}", self.evidence);
         assert!(run.json["evidence"].to_string().contains(self.evidence), "{:?} is missing: {run}", self.evidence);
         for words in self.said {
-            assert!(run.stderr.contains(words), "{words:?} is not said: {run}");
+            assert!(run.stderr.contains(words), "{words:?} is not on standard error: {run}");
         }
         for words in self.unsaid {
-            assert!(!run.stderr.contains(words), "{words:?} is said: {run}");
+            assert!(!run.stderr.contains(words), "{words:?} should not be on standard error: {run}");
         }
         assert_eq!(run.json["previous_commit"], **old, "{run}");
-        assert!(run.stderr.contains(&old[..12]), "what serves now is not said: {run}");
-        // The old pods were not touched, and the new commit is what the cluster goes on trying.
+        assert!(run.stderr.contains(&old[..12]), "it should say what serves now: {run}");
+        // The old pods were not touched, and the cluster keeps trying the new commit.
         assert_eq!(scene.ready(old).await, 2);
         assert_eq!(scene.ready(new).await, 0);
     }

@@ -1,4 +1,4 @@
-//! Commands that are printed for copying, and sentences that must be true of what was seen.
+//! Commands that are printed for copying, and statements that must be true of what was seen.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,23 +21,23 @@ type Plane = &'static ControlPlane;
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     let mut trials = vec![
-        bed.trial("59 what is printed after a signal runs as printed", after_a_signal),
-        bed.trial("59 what is printed after a timeout runs as printed", after_a_timeout),
-        bed.trial("a Deployment that is missing has one exit code in every command", of_nothing),
-        bed.trial("59 what is printed by status runs as printed", by_status),
-        bed.trial("59 the shipped Role is named for what it allows, and for nothing else", role_named),
-        bed.trial("without an earlier revision, no rollback is offered", no_earlier_revision),
-        bed.trial("status says nothing of what it has not watched", status_watches_nothing),
-        bed.trial("what was not watched while the API server was away is not vouched for", blind),
+        bed.trial("59 the commands printed after a signal run as printed", after_a_signal),
+        bed.trial("59 the commands printed after a timeout run as printed", after_a_timeout),
+        bed.trial("a missing Deployment has the same exit code in every command", of_nothing),
+        bed.trial("59 the commands printed by status run as printed", by_status),
+        bed.trial("59 a hint names the shipped Role only for permissions that it has", role_named),
+        bed.trial("without an earlier revision, no rollback is suggested", no_earlier_revision),
+        bed.trial("status makes no claim about a time that it did not watch", status_watches_nothing),
+        bed.trial("no claim is made about the time in which the API server was away", blind),
     ];
     trials.extend(bed.rows(
         FAILURES,
-        |(what, _)| format!("59 what is printed after {what} runs as printed"),
+        |(what, _)| format!("59 the commands printed after {what} run as printed"),
         async |plane, (_, says)| after_a_failure(plane, *says, &CONTEXT).await,
     ));
     trials.extend(bed.rows(
         FAILURES,
-        |(what, _)| format!("59 what is printed after {what} and the rollback runs as printed"),
+        |(what, _)| format!("59 the commands printed after {what} and the rollback run as printed"),
         async |plane, (_, says)| after_a_failure(plane, *says, &["--context", "test", "--rollback"]).await,
     ));
     trials
@@ -49,13 +49,13 @@ const FAILURES: &[(&str, Observed)] = &[
     ("a missing ConfigMap", || NO_CONFIG_MAP.clone()),
 ];
 
-/// The context `test` leads to the cluster, and the current one does not.
+/// The context `test` leads to the cluster, and the current context does not.
 fn with_contexts(scene: &Scene) {
     scene.change_kubeconfig(|kubeconfig| {
         let elsewhere = json!({"name": "elsewhere", "cluster": {"server": "https://127.0.0.1:1"}});
-        kubeconfig["clusters"].as_array_mut().expect("it is a list").push(elsewhere);
+        kubeconfig["clusters"].as_array_mut().expect("clusters is a list").push(elsewhere);
         let context = json!({"name": "elsewhere", "context": {"cluster": "elsewhere", "user": "test"}});
-        kubeconfig["contexts"].as_array_mut().expect("it is a list").push(context);
+        kubeconfig["contexts"].as_array_mut().expect("contexts is a list").push(context);
         kubeconfig["current-context"] = json!("elsewhere");
     });
 }
@@ -73,7 +73,7 @@ fn commands(run: &Run) -> Vec<String> {
     lines.filter_map(command).collect()
 }
 
-/// All that is printed works, for somebody who may do everything and copies it.
+/// Every printed command works for a person who copies it and may do everything.
 async fn all_run(scene: &Scene, run: &Run) {
     let commands = commands(run);
     assert!(!commands.is_empty(), "nothing is printed for copying: {run}");
@@ -85,7 +85,7 @@ async fn all_run(scene: &Scene, run: &Run) {
             assert!(command.contains("rollout status"), "{command:?} does not end");
             continue;
         };
-        let output = output.expect("there is a shell");
+        let output = output.expect("the shell can be run");
         let fine: &[i32] = if command.starts_with("deployer") { &[0, 1, 70] } else { &[0] };
         let code = output.status.code().unwrap_or(-1);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -186,7 +186,7 @@ async fn status_watches_nothing(plane: Plane) {
     assert!(!vouches(&run), "{run}");
 }
 
-/// Whether it says that there were never fewer pods.
+/// Whether the verdict says that there were never fewer pods.
 fn vouches(run: &Run) -> bool {
     run.stderr.lines().any(|line| line.contains("never") || line.contains("no fewer"))
 }
@@ -202,7 +202,7 @@ async fn blind(plane: Plane) {
             if flags.0.load(Ordering::Relaxed) {
                 return Fate::Lost;
             }
-            // What happened meanwhile is not told any more: the deployer has to list the pods anew.
+            // What happened meanwhile is lost, so the deployer has to list the pods again.
             let is_late = asked.watches("pods") && flags.1.swap(false, Ordering::Relaxed);
             if is_late { Fate::Status(410, None) } else { Fate::Answered }
         })
@@ -213,17 +213,21 @@ async fn blind(plane: Plane) {
     expired.store(true, Ordering::Relaxed);
     proxy.cut();
     let gone = scene.first_pod_of(old).await;
-    scene.api::<Pod>().delete(&gone.name_any(), &DeleteParams::default().grace_period(0)).await.expect("it can be");
+    scene
+        .api::<Pod>()
+        .delete(&gone.name_any(), &DeleteParams::default().grace_period(0))
+        .await
+        .expect("the pod can be deleted");
     scene
         .until("the pod is replaced", async || {
             !scene.names().await.contains(&gone.name_any()) && scene.ready(old).await == 2
         })
         .await;
     blind.store(false, Ordering::Relaxed);
-    scene.until("the pods are listed anew", async || !expired.load(Ordering::Relaxed)).await;
+    scene.until("the pods are listed again", async || !expired.load(Ordering::Relaxed)).await;
     scene.kubelet.let_pods_of(new, Life::of(&NOT_READY).then(1, &NOT_FOUND)).await;
     let run = running.end().await;
     failed(&run, "ImageMissing", &[]);
     assert!(run.stderr.contains(&format!("{} on 2 of 2", &old[..12])), "{run}");
-    assert!(!vouches(&run), "one pod was there for a moment: {run}");
+    assert!(!vouches(&run), "for a moment there was only one pod: {run}");
 }

@@ -1,4 +1,4 @@
-//! What was there before a rollout: failures, revisions, fields; and what becomes of it afterwards.
+//! Failures, revisions and fields from before a rollout.
 
 use std::time::Duration;
 
@@ -20,16 +20,16 @@ type Plane = &'static ControlPlane;
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     let mut trials = vec![
-        bed.trial("42 pods that are evicted again and again are no failure of the rollout", evicted_again),
-        bed.trial("43 a failure from before this run that lasts is a failure again", lasts),
-        bed.trial("43 a kubelet that begins to wait has not tried again", only_waits),
-        bed.trial("50 a registry that limits pulls for a moment is waited for", pull_limit_passes),
-        bed.trial("51 with no revision that was ever available a rollback says so", never_available),
-        bed.trial("54 an image set by hand in mid-rollout supersedes it", image_set_meanwhile),
+        bed.trial("42 pods that are evicted again and again do not fail the rollout", evicted_again),
+        bed.trial("43 a failure from before this run that persists fails the rollout again", lasts),
+        bed.trial("43 a kubelet that only begins to wait has not tried again", only_waits),
+        bed.trial("50 a rollout waits for a registry that limits pulls for a moment", pull_limit_passes),
+        bed.trial("51 a rollback says that no revision was ever available", never_available),
+        bed.trial("54 an image set by hand in mid-rollout supersedes the rollout", image_set_meanwhile),
     ];
     trials.extend(bed.rows(
         REJECTIONS,
-        |(reason, _)| format!("42 pods that their kubelet rejects again and again ({reason}) are the cause"),
+        |(reason, _)| format!("42 pods that the kubelet rejects again and again ({reason}) are the cause"),
         async |plane, (reason, message)| rejected(plane, reason, message).await,
     ));
     trials.extend(bed.rows(
@@ -39,12 +39,12 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     ));
     trials.extend(bed.rows(
         UNIONS,
-        |union| format!("45 {} may change although kubectl apply owns what was there", union.what),
+        |union| format!("45 {} may change although kubectl apply owns the old field", union.what),
         async |plane, union| union.follows_kubectl(plane).await,
     ));
     trials.extend(bed.rows(
         UNIONS,
-        |union| format!("45 {} may change although our own rollback owns what was there", union.what),
+        |union| format!("45 {} may change although our own rollback owns the old field", union.what),
         async |plane, union| union.follows_rollback(plane).await,
     ));
     trials.extend(bed.rows(
@@ -54,13 +54,13 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     ));
     trials.extend(bed.rows(
         BY_HAND,
-        |image| format!("54 an image set by hand ({image}) is told apart from the commit's"),
+        |image| format!("54 an image set by hand ({image}) is not taken for the commit's"),
         async |plane, image| image_set(plane, image).await,
     ));
     trials
 }
 
-/// Reason and message, as kubelets of Kubernetes 1.34 give them: `pkg/kubelet/sysctl/allowlist.go`,
+/// Reason and message, as kubelets of Kubernetes 1.34 write them: `pkg/kubelet/sysctl/allowlist.go`,
 /// `pkg/kubelet/lifecycle/predicate.go`.
 #[rustfmt::skip]
 const REJECTIONS: &[(&str, &str)] = &[
@@ -69,9 +69,9 @@ const REJECTIONS: &[(&str, &str)] = &[
     ("UnexpectedAdmissionError", "Allocate failed due to no healthy devices present, which is unexpected"),
 ];
 
-/// The `ReplicaSet` makes new ones without end: the test has to.
+/// Ends the rollout, because the `ReplicaSet` would create pods without end.
 async fn end_it(scene: &Scene) {
-    scene.api::<Deployment>().delete(NAME, &DeleteParams::background()).await.expect("it can be");
+    scene.api::<Deployment>().delete(NAME, &DeleteParams::background()).await.expect("the Deployment can be deleted");
 }
 
 async fn rejected(plane: Plane, reason: &str, message: &str) {
@@ -115,12 +115,13 @@ async fn repaired(plane: Plane, said: Observed) {
     assert_eq!(scene.deploy(new).await.code, 1);
     let running = scene.start(new, &[]);
     running.said("applied").await;
-    // No event can be awaited for what must not happen; longer than any of these is waited for in a new pod.
+    // The test waits for something that must not happen, so there is no event to await. With a new pod, each of these
+    // failures would be certain after 10 s at the latest.
     tokio::time::sleep(Duration::from_secs(12)).await;
     scene.kubelet.let_pods_of(new, Life::of(&HEALTHY)).await;
     let run = running.end().await;
     done(&scene, &run, new, 2).await;
-    assert_ne!(run.json["warnings"], json!([]), "what the pod said is not told: {run}");
+    assert_ne!(run.json["warnings"], json!([]), "it should warn of what the pod said: {run}");
 }
 
 async fn lasts(plane: Plane) {
@@ -147,7 +148,7 @@ async fn only_waits(plane: Plane) {
     let running = scene.start(new, &[]);
     running.said("applied").await;
     scene.kubelet.let_pods_of(new, Life::of(&NOT_FOUND).then(10, &HEALTHY)).await;
-    // What a pod says that was made in this run is news.
+    // What a pod of this run says is new.
     scene.kubelet.let_later_pods_of(new, Life::of(&HEALTHY));
     done(&scene, &running.end().await, new, 2).await;
 }
@@ -202,7 +203,7 @@ impl Union {
         self.changes(&scene).await;
     }
 
-    /// There, and back again.
+    /// Makes the change, and reverts it.
     async fn changes(&self, scene: &Scene) {
         let (newer, last) = (&scene.commits.newer, &scene.commits.line[0]);
         done(scene, &scene.deploy(newer).await, newer, 2).await;
@@ -211,20 +212,20 @@ impl Union {
     }
 }
 
-/// What became of each commit, the last one deployed with --rollback; `old` is good.
+/// Two commits that fail after the good commit `old`; the last one is deployed with --rollback.
 struct History {
     name: &'static str,
     recreate: bool,
-    /// Of `new`, and of `newer`.
+    /// The failures of `new` and of `newer`.
     fates: [Observed; 2],
     by_command: bool,
 }
 
 #[rustfmt::skip]
 const HISTORIES: &[History] = &[
-    History { name: "51 a rollback passes over a revision that never became available", recreate: true, fates: [|| NOT_FOUND.clone(), || CRASH.clone()], by_command: false },
-    History { name: "51 a rollback passes over a revision that never became available beside one that serves", recreate: false, fates: [|| NOT_FOUND.clone(), || CRASH.clone()], by_command: false },
-    History { name: "51 a rollback asked for passes over a revision that never became available", recreate: true, fates: [|| NOT_FOUND.clone(), || CRASH.clone()], by_command: true },
+    History { name: "51 a rollback after a failure skips a revision that never became available", recreate: true, fates: [|| NOT_FOUND.clone(), || CRASH.clone()], by_command: false },
+    History { name: "51 a rollback skips a revision that never became available while another one serves", recreate: false, fates: [|| NOT_FOUND.clone(), || CRASH.clone()], by_command: false },
+    History { name: "51 the command rollback skips a revision that never became available", recreate: true, fates: [|| NOT_FOUND.clone(), || CRASH.clone()], by_command: true },
 ];
 
 impl History {
@@ -281,7 +282,7 @@ async fn image_set(plane: Plane, by_hand: &str) {
     let run = scene.run(&["status"]).await;
     failed(&run, "ImageChanged", &[&by_hand]);
     assert!(run.stderr.contains(&old[..12]), "{run}");
-    // Deployed once more, it is the commit's image again.
+    // Another deploy brings the commit's image back.
     done(&scene, &scene.deploy(old).await, old, 2).await;
     scene.settled("NewReplicaSetAvailable").await;
     scene.run(&["status"]).await.ends_with(0, &["done", &old[..12]]);

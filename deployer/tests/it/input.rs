@@ -1,4 +1,4 @@
-//! Whatever a person can get wrong is told in one message, with the documented exit code, and changes nothing.
+//! Mistakes of a person: each gets one message and the documented exit code, and changes nothing.
 
 use libtest_mimic::Trial;
 
@@ -8,19 +8,19 @@ use crate::scene::{Commits, Run, Running, Scene, image};
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     vec![
-        bed.trial("bad input is told in one message and changes nothing", bad_input),
-        bed.trial("a commit that is not newer is refused with the remedy, unless its order is to be ignored", order),
-        bed.trial("an API server that is not there is named", nobody_there),
+        bed.trial("bad input gets one message and changes nothing", bad_input),
+        bed.trial("a commit that is not newer is refused with the remedy, unless --ignore-order is given", order),
+        bed.trial("an API server that cannot be reached is named", unreachable),
         bed.trial("a namespace that does not exist is named", no_namespace),
-        bed.trial("a live Deployment that says of no commit is replaced with a warning", no_annotation),
+        bed.trial("a live Deployment that does not name its commit is replaced with a warning", no_annotation),
     ]
 }
 
 struct Bad {
     what: &'static str,
-    /// Words in the template and what stands in their place.
+    /// Texts in the template and their replacements.
     template: &'static [(&'static str, &'static str)],
-    /// Options and their values: other ones than the good ones, or more. `{new}` and `{side}` stand for commits.
+    /// Options that are added, or replace the good ones. `{new}` and `{side}` stand for commits.
     options: &'static [(&'static str, &'static str)],
     code: i32,
     reason: &'static str,
@@ -43,14 +43,14 @@ const TABLE: &[Bad] = &[
     Bad { what: "an image that is not valid", template: &[], options: &[("--image", "registry.example/Web:{new}")], code: 2, reason: "InvalidInput", says: &["Web"] },
     Bad { what: "a digest without a tag", template: &[], options: &[("--image", "registry.example/request-info@sha256:4ed1425f2a296c1731dce3667907b372bd17b1df7e191c5a8cd309a6f195d9cc")], code: 2, reason: "InvalidInput", says: &["tag"] },
     Bad { what: "a digest that is too short", template: &[], options: &[("--image", "registry.example/request-info:{new}@sha256:00")], code: 2, reason: "InvalidInput", says: &["sha256:00"] },
-    Bad { what: "a timeout of nothing", template: &[], options: &[("--timeout", "0s")], code: 2, reason: "InvalidInput", says: &["--timeout", "greater than zero"] },
+    Bad { what: "a timeout of zero", template: &[], options: &[("--timeout", "0s")], code: 2, reason: "InvalidInput", says: &["--timeout", "greater than zero"] },
     Bad { what: "a tag of another commit", template: &[], options: &[("--image", "registry.example/request-info:{side}")], code: 2, reason: "InvalidInput", says: &["{side}", "{new}"] },
     Bad { what: "a commit that is not hexadecimal", template: &[], options: &[("--commit", "refs/heads/main")], code: 2, reason: "InvalidInput", says: &["hexadecimal", "git rev-parse"] },
     Bad { what: "a commit that is short", template: &[], options: &[("--commit", "abcdef0")], code: 2, reason: "InvalidInput", says: &["40", "git rev-parse"] },
     Bad { what: "a timeout that is not valid", template: &[], options: &[("--timeout", "soon")], code: 2, reason: "InvalidInput", says: &["--timeout", "soon"] },
     Bad { what: "an unknown option", template: &[], options: &[("--no-such-option", "")], code: 2, reason: "InvalidInput", says: &["--no-such-option"] },
     Bad { what: "an unknown context", template: &[], options: &[("--context", "nowhere")], code: 3, reason: "KubeconfigInvalid", says: &["nowhere"] },
-    // What only the API server can know.
+    // Mistakes that only the API server can see.
     Bad { what: "a namespace of somebody else", template: &[], options: &[("-n", "default")], code: 3, reason: "Forbidden", says: &["forbidden", "default"] },
     Bad { what: "an unknown field", template: &[("replicas: 2", "replicas: 2\n  replica: 2")], options: &[], code: 3, reason: "DocumentRefused", says: &["spec.replica"] },
     Bad { what: "a field of another type", template: &[("replicas: 2", "replicas: two")], options: &[], code: 3, reason: "DocumentRefused", says: &["replicas"] },
@@ -64,13 +64,13 @@ async fn bad_input(plane: &'static ControlPlane) {
     let scene = Scene::with_old(plane).await;
     let before = scene.versions().await;
     let mut wrong = Vec::new();
-    let good = std::fs::read_to_string(scene.template()).expect("it was written");
+    let good = std::fs::read_to_string(scene.template()).expect("the template can be read");
     for bad in TABLE {
         let text = bad.template.iter().fold(good.clone(), |text, (from, to)| {
-            assert!(text.contains(from), "{}: the template does not say {from:?}", bad.what);
+            assert!(text.contains(from), "{}: the template does not contain {from:?}", bad.what);
             text.replace(from, to)
         });
-        std::fs::write(scene.template(), text).expect("the directory is ours");
+        std::fs::write(scene.template(), text).expect("the template can be written");
         let run = bad.run(&scene).await;
         if let Some(complaint) = bad.complaint(&run, scene.commits) {
             wrong.push(format!("{}: {complaint}: {run}", bad.what));
@@ -103,7 +103,7 @@ impl Bad {
         Running::of(scene.deployer(["deploy"].into_iter().chain(options))).end().await
     }
 
-    /// What is not as it should be.
+    /// What is wrong with the answer, if anything.
     fn complaint(&self, run: &Run, commits: &Commits) -> Option<String> {
         if run.code != self.code || run.json["exit_code"] != self.code {
             return Some(format!("the exit code should be {}", self.code));
@@ -154,7 +154,7 @@ async fn no_annotation(plane: &'static ControlPlane) {
     assert_eq!(run.json["warnings"].as_array().map(Vec::len), Some(1), "{run}");
 }
 
-async fn nobody_there(plane: &'static ControlPlane) {
+async fn unreachable(plane: &'static ControlPlane) {
     let scene = Scene::set(plane).await;
     scene.write_kubeconfig_for(1, "nobody");
     let run = scene.deploy(&scene.commits.new).await;
@@ -163,7 +163,7 @@ async fn nobody_there(plane: &'static ControlPlane) {
 
 async fn no_namespace(plane: &'static ControlPlane) {
     let scene = Scene::set(plane).await;
-    scene.write_kubeconfig("admin"); // whoever has only the Role may not know which namespaces there are
+    scene.write_kubeconfig("admin"); // with the Role alone, one may not know which namespaces exist
     let (new, template) = (&*scene.commits.new, scene.template().display().to_string());
     let arguments = ["deploy", "--image", &image(new), "--commit", new, "--template", &template, "-n", "nowhere"];
     let run = Running::of(scene.deployer(arguments.into_iter().chain(["-o", "json"]))).end().await;

@@ -1,4 +1,4 @@
-//! How a cluster is found and who asks it: kubeconfig files, proxies, credential plugins.
+//! The way to the cluster: kubeconfig files, proxies, credential plugins.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ type Plane = &'static ControlPlane;
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     let mut trials = vec![
-        bed.trial("46 NO_PROXY and loopback addresses keep a client from HTTPS_PROXY", past_the_proxy),
+        bed.trial("46 HTTPS_PROXY is not used for loopback addresses and those in NO_PROXY", past_the_proxy),
         bed.trial("55 a credential plugin that works is used", plugin_works),
-        bed.trial("55 a credential plugin that never ends is ended after a time, and named", plugin_hangs),
+        bed.trial("55 a credential plugin that hangs is ended after a time limit, and named", plugin_hangs),
         bed.trial("55 a signal ends the wait for a credential plugin", plugin_and_signal),
-        bed.trial("57 a server without a scheme is an error or spoken to, never a panic", no_scheme),
+        bed.trial("57 a server without a scheme is reached or is an error, and never causes a panic", no_scheme),
     ];
     trials.extend(bed.rows(
         PROXIED,
@@ -45,11 +45,11 @@ struct Proxied {
 
 #[rustfmt::skip]
 const PROXIED: &[Proxied] = &[
-    Proxied { name: "46 the proxy-url of the kubeconfig is the way to the API server", variable: "", in_kubeconfig: true, no_proxy: "" },
-    Proxied { name: "46 the proxy-url of the kubeconfig holds whatever NO_PROXY says", variable: "", in_kubeconfig: true, no_proxy: "api.example" },
-    Proxied { name: "46 HTTPS_PROXY is the way to the API server", variable: "HTTPS_PROXY", in_kubeconfig: false, no_proxy: "" },
-    Proxied { name: "46 https_proxy is the way to the API server", variable: "https_proxy", in_kubeconfig: false, no_proxy: "" },
-    Proxied { name: "46 HTTPS_PROXY is the way to what NO_PROXY does not name", variable: "HTTPS_PROXY", in_kubeconfig: false, no_proxy: "10.0.0.0/8,other.example,.pi.example" },
+    Proxied { name: "46 the proxy-url of the kubeconfig is used", variable: "", in_kubeconfig: true, no_proxy: "" },
+    Proxied { name: "46 the proxy-url of the kubeconfig is used even if NO_PROXY names the server", variable: "", in_kubeconfig: true, no_proxy: "api.example" },
+    Proxied { name: "46 HTTPS_PROXY is used", variable: "HTTPS_PROXY", in_kubeconfig: false, no_proxy: "" },
+    Proxied { name: "46 https_proxy is used", variable: "https_proxy", in_kubeconfig: false, no_proxy: "" },
+    Proxied { name: "46 HTTPS_PROXY is used for a server that NO_PROXY does not name", variable: "HTTPS_PROXY", in_kubeconfig: false, no_proxy: "10.0.0.0/8,other.example,.pi.example" },
 ];
 
 impl Proxied {
@@ -77,7 +77,7 @@ impl Proxied {
     }
 }
 
-/// As Go's `golang.org/x/net/http/httpproxy`, which kubectl uses: loopback addresses are never asked of a proxy.
+/// Go's `golang.org/x/net/http/httpproxy`, which kubectl uses, never sends requests for loopback addresses to a proxy.
 async fn past_the_proxy(plane: Plane) {
     let scene = Scene::with_old(plane).await;
     for no_proxy in ["", "127.0.0.1", "127.0.0.0/8", "other.example, 127.0.0.1", "*"] {
@@ -89,7 +89,7 @@ async fn past_the_proxy(plane: Plane) {
     }
 }
 
-/// A credential plugin that gives no credential.
+/// A credential plugin that gives no credentials.
 struct Plugin {
     name: &'static str,
     script: &'static str,
@@ -99,18 +99,19 @@ struct Plugin {
 #[rustfmt::skip]
 const PLUGINS: &[Plugin] = &[
     Plugin { name: "55 a credential plugin that is missing is named", script: "", says: &["no-such-plugin"] },
-    Plugin { name: "55 a credential plugin that fails is named, and its words are one line", script: "echo 'the session has' >&2; echo 'expired, log in again' >&2; exit 255",
+    Plugin { name: "55 a credential plugin that fails is named, and its output is quoted on one line", script: "echo 'the session has' >&2; echo 'expired, log in again' >&2; exit 255",
         says: &["plugin", "255", "the session has expired, log in again"] },
-    Plugin { name: "55 a credential plugin that prints no credential is named", script: "echo hello", says: &["plugin"] },
+    Plugin { name: "55 a credential plugin that prints something else is named", script: "echo hello", says: &["plugin"] },
     Plugin { name: "55 a credential plugin that prints nothing is named", script: "true", says: &["plugin"] },
 ];
 
-/// The plugin is a script in the directory of the kubeconfig; what it is to have is in its environment.
+/// Makes `script` the plugin, in the directory of the kubeconfig.
 fn use_plugin(scene: &Scene, script: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     let plugin = scene.kubeconfig.with_file_name("plugin");
-    std::fs::write(&plugin, format!("#!/bin/sh\n{script}\n")).expect("the directory is ours");
-    std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).expect("the file is ours");
+    std::fs::write(&plugin, format!("#!/bin/sh\n{script}\n")).expect("the plugin can be written");
+    std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755))
+        .expect("the plugin can be made executable");
     let command = if script.is_empty() { json!("no-such-plugin") } else { json!(plugin) };
     scene.change_kubeconfig(|kubeconfig| {
         let exec =
@@ -140,16 +141,16 @@ async fn plugin_works(plane: Plane) {
     run.ends_with(0, &["done"]);
 }
 
-/// One that sleeps for ever, with its process id in a file.
+/// A plugin that sleeps without end, and writes its process ID to the file whose path is returned.
 fn use_sleeper(scene: &Scene) -> std::path::PathBuf {
     let pid = scene.kubeconfig.with_file_name("plugin.pid");
     use_plugin(scene, &format!("echo $$ >'{}'; exec sleep 1000", pid.display()));
     pid
 }
 
-/// Of what the plugin was, nothing is left.
+/// Waits until the plugin's process is gone.
 async fn is_gone(scene: &Scene, pid: &std::path::Path) {
-    let pid = std::fs::read_to_string(pid).expect("it was written");
+    let pid = std::fs::read_to_string(pid).expect("the plugin has written its process ID");
     let process = std::path::Path::new("/proc").join(pid.trim());
     scene.until("the plugin is gone", async || !process.join("exe").exists()).await;
 }
@@ -158,7 +159,7 @@ async fn plugin_hangs(plane: Plane) {
     let scene = Scene::with_old(plane).await;
     let pid = use_sleeper(&scene);
     let ended = tokio::time::timeout(LIMIT, scene.deploy(&scene.commits.new)).await;
-    let run = ended.unwrap_or_else(|_| panic!("it hangs for more than {LIMIT:?}"));
+    let run = ended.unwrap_or_else(|_| panic!("it did not end within {LIMIT:?}"));
     run.ends_for(3, "CredentialPluginFailed", &["plugin"]);
     is_gone(&scene, &pid).await;
 }
@@ -175,13 +176,13 @@ async fn plugin_and_signal(plane: Plane) {
     is_gone(&scene, &pid).await;
 }
 
-/// What KUBECONFIG names, and what is in the file that is there.
+/// The value of KUBECONFIG, and a change to the good file.
 struct Files {
     name: &'static str,
-    /// `FILE` stands for the good one, `DIR` for its directory.
+    /// `FILE` stands for the good file, `DIR` for its directory.
     variable: &'static str,
     change: fn(&mut Value),
-    /// `Err` has the reason and what it says.
+    /// `Err` has the reason, and words of the message.
     ends: Result<(), (&'static str, &'static str)>,
 }
 
@@ -189,15 +190,15 @@ const AS_IT_IS: fn(&mut Value) = |_| {};
 
 #[rustfmt::skip]
 const FILES: &[Files] = &[
-    Files { name: "57 a file of KUBECONFIG that is missing is skipped", variable: "DIR/missing:FILE", change: AS_IT_IS, ends: Ok(()) },
-    Files { name: "57 a file of KUBECONFIG that is missing is skipped, also as the last one", variable: "FILE:DIR/missing", change: AS_IT_IS, ends: Ok(()) },
+    Files { name: "57 a missing file in KUBECONFIG is skipped", variable: "DIR/missing:FILE", change: AS_IT_IS, ends: Ok(()) },
+    Files { name: "57 a missing file in KUBECONFIG is skipped, also as the last one", variable: "FILE:DIR/missing", change: AS_IT_IS, ends: Ok(()) },
     Files { name: "57 an empty element of KUBECONFIG is skipped", variable: "::FILE:", change: AS_IT_IS, ends: Ok(()) },
-    Files { name: "57 a file of KUBECONFIG that is empty says nothing", variable: "/dev/null:FILE", change: AS_IT_IS, ends: Ok(()) },
+    Files { name: "57 an empty file in KUBECONFIG has no effect", variable: "/dev/null:FILE", change: AS_IT_IS, ends: Ok(()) },
     Files { name: "57 a KUBECONFIG whose only file is missing is an error that names it", variable: "DIR/missing", change: AS_IT_IS, ends: Err(("KubeconfigInvalid", "DIR/missing")) },
-    Files { name: "57 a file of KUBECONFIG that is not YAML is an error that names it", variable: "DIR/broken:FILE", change: AS_IT_IS, ends: Err(("KubeconfigInvalid", "DIR/broken")) },
-    Files { name: "57 a context of no cluster is an error that names it", variable: "FILE", change: |config| config["contexts"][0]["context"]["cluster"] = json!("elsewhere"), ends: Err(("KubeconfigInvalid", "elsewhere")) },
-    Files { name: "57 a context of no user is an error that names it", variable: "FILE", change: |config| config["contexts"][0]["context"]["user"] = json!("nobody-known"), ends: Err(("KubeconfigInvalid", "nobody-known")) },
-    Files { name: "57 a certificate authority that is missing is an error that names its file", variable: "FILE", change: |config| config["clusters"][0]["cluster"]["certificate-authority"] = json!("/no/such/ca.crt"), ends: Err(("KubeconfigInvalid", "/no/such/ca.crt")) },
+    Files { name: "57 a file in KUBECONFIG that is not YAML is an error that names it", variable: "DIR/broken:FILE", change: AS_IT_IS, ends: Err(("KubeconfigInvalid", "DIR/broken")) },
+    Files { name: "57 a context whose cluster is not defined is an error that names the cluster", variable: "FILE", change: |config| config["contexts"][0]["context"]["cluster"] = json!("elsewhere"), ends: Err(("KubeconfigInvalid", "elsewhere")) },
+    Files { name: "57 a context whose user is not defined is an error that names the user", variable: "FILE", change: |config| config["contexts"][0]["context"]["user"] = json!("unknown-user"), ends: Err(("KubeconfigInvalid", "unknown-user")) },
+    Files { name: "57 a missing certificate authority is an error that names its file", variable: "FILE", change: |config| config["clusters"][0]["cluster"]["certificate-authority"] = json!("/no/such/ca.crt"), ends: Err(("KubeconfigInvalid", "/no/such/ca.crt")) },
     Files { name: "57 a server that is not a URL is an error that quotes it", variable: "FILE", change: |config| config["clusters"][0]["cluster"]["server"] = json!("http://[::1"), ends: Err(("KubeconfigInvalid", "http://[::1")) },
 ];
 
@@ -205,8 +206,9 @@ impl Files {
     async fn are_read(&self, plane: Plane) {
         let scene = Scene::with_old(plane).await;
         scene.change_kubeconfig(self.change);
-        std::fs::write(scene.kubeconfig.with_file_name("broken"), "clusters: [").expect("the directory is ours");
-        let directory = scene.kubeconfig.parent().expect("it is in one").display().to_string();
+        std::fs::write(scene.kubeconfig.with_file_name("broken"), "clusters: [")
+            .expect("the broken file can be written");
+        let directory = scene.kubeconfig.parent().expect("the kubeconfig is in a directory").display().to_string();
         let file = scene.kubeconfig.display().to_string();
         let named = |text: &str| text.replace("FILE", &file).replace("DIR", &directory);
         let mut command = scene.deploy_command(&scene.commits.new, &["--dry-run"]);

@@ -1,4 +1,4 @@
-//! Many pods: what is told stays readable, and what is asked stays in bounds.
+//! Many pods: the log stays readable, and the number of requests stays bounded.
 
 use k8s_openapi::api::core::v1::Pod;
 use libtest_mimic::Trial;
@@ -13,10 +13,10 @@ type Plane = &'static ControlPlane;
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     vec![
-        bed.trial("23 a node that is lost is one line, however many old pods are on it", node_lost),
-        bed.trial("each pod up to ten is a line when it is available, then each tenth of all", thinned),
-        bed.trial("where the first pods do not say their commit, the others are not asked", none_can_be_asked),
-        bed.trial("a rollout that cannot end within --timeout is warned of before anything is changed", too_slow),
+        bed.trial("23 a lost node gets one line, however many old pods are on it", node_lost),
+        bed.trial("each of the first ten available pods gets a line, then each tenth of all pods", thinned),
+        bed.trial("if the first pods do not say their commit, the others are not asked", none_can_be_asked),
+        bed.trial("a rollout that cannot end within --timeout causes a warning before anything is changed", too_slow),
     ]
 }
 
@@ -46,7 +46,7 @@ async fn node_lost(plane: Plane) {
     run.ends_with(0, &["done", &new[..12]]);
     assert_eq!(lines(&run, "should be gone since").len(), 1, "{run}");
     let warnings = run.json["warnings"].as_array().map_or(0, Vec::len);
-    assert_eq!(warnings, 8, "the document names every pod: {run}");
+    assert_eq!(warnings, 8, "the document should name every pod: {run}");
     assert!(
         run.stderr.contains("replaced: no old pod serves any more; 8 old pods that should be gone remain"),
         "{run}"
@@ -73,7 +73,7 @@ async fn none_can_be_asked(plane: Plane) {
     assert!(run.json["warnings"].to_string().contains("44 of 60 pods were not asked which commit they run"), "{run}");
     let asked = scene.plane.requests_of(&scene.user());
     let asked = asked.iter().filter(|request| request.uri.ends_with("/proxy/version")).count();
-    // Those after the first ones are under way when the answers come.
+    // Requests to some more pods are already under way when the first answers come.
     assert!((16..32).contains(&asked), "{asked} pods were asked: {run}");
 }
 
@@ -81,7 +81,7 @@ async fn too_slow(plane: Plane) {
     let scene = Scene::set(plane).await;
     scene.edit("replicas: 2", "replicas: 100\n  minReadySeconds: 5");
     let run = scene.deploy_with(&scene.commits.new, &["--dry-run"]).await;
-    assert_eq!(run.json["warnings"].to_string(), "[]", "the first pods of all start at once: {run}");
+    assert_eq!(run.json["warnings"].to_string(), "[]", "the pods of a first deploy start at once: {run}");
     scene.deploy_old().await;
     let run = scene.deploy_with(&scene.commits.new, &["--dry-run"]).await;
     run.ends_with(0, &["nothing was changed"]);

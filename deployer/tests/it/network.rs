@@ -1,5 +1,5 @@
-//! Where the API server's connections to pods and kubelets end: it is told to reach them through this proxy.
-//! So pods can have any address, and no interface of the machine need be touched.
+//! The pods and kubelets that the API server connects to. It is configured to reach them through this proxy, so pods can
+//! have any address, and the machine's interfaces stay as they are.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixListener;
@@ -15,14 +16,14 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 /// The port that nodes say their kubelets listen on.
 pub(crate) const KUBELET_PORT: u16 = 10250;
 
-/// What the container of a pod would answer.
+/// The answers of a pod's container.
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
-    /// For `GET /version`; None if the route does not exist.
+    /// The commit in the answer to `GET /version`; None if the route does not exist.
     pub(crate) commit: Option<String>,
-    /// For `GET /healthz`: status and text.
+    /// Status and text of the answer to `GET /healthz`.
     pub(crate) health: (u16, String),
-    /// For the kubelet, under the pod's name.
+    /// The log that the kubelet returns.
     pub(crate) log: String,
 }
 
@@ -32,7 +33,7 @@ struct State {
     by_pod: Mutex<HashMap<String, Container>>,
 }
 
-/// Both ends of a connection in which the server shows the control plane's certificate.
+/// The TLS settings of both ends of a connection. The server has the control plane's certificate.
 #[derive(Clone)]
 pub(crate) struct Tls {
     pub(crate) acceptor: TlsAcceptor,
@@ -40,23 +41,25 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    pub(crate) fn of(identity: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Self {
-        let certificate = CertificateDer::from(identity.cert.der().to_vec());
-        let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).expect("it is PKCS #8");
+    /// `directory` holds the API server's certificate and key.
+    pub(crate) fn of(directory: &Path) -> Self {
+        let certificates = CertificateDer::pem_file_iter(directory.join("apiserver.crt")).expect("the file exists");
+        let certificates = certificates.collect::<Result<Vec<_>, _>>().expect("the certificates are PEM");
+        let key = PrivateKeyDer::from_pem_file(directory.join("apiserver.key")).expect("the key is PEM");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(certificate.clone()).expect("it is a certificate");
+        roots.add_parsable_certificates(certificates.iter().cloned());
         let client = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .expect("the provider has them")
+            .expect("the provider has the default TLS versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
         let server = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .expect("the provider has them")
+            .expect("the provider has the default TLS versions")
             .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .expect("the key is the certificate's");
+            .with_single_cert(certificates, key)
+            .expect("the key belongs to the certificate");
         Self { acceptor: TlsAcceptor::from(Arc::new(server)), connector: TlsConnector::from(Arc::new(client)) }
     }
 }
@@ -70,13 +73,13 @@ impl Network {
     /// Listens at `socket` from now on.
     pub(crate) fn start(tls: &Tls, socket: &Path) -> Self {
         let tls = tls.acceptor.clone();
-        let listener = UnixListener::bind(socket).expect("the directory is ours");
+        let listener = UnixListener::bind(socket).expect("the socket can be bound");
         let state = Arc::<State>::default();
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (state, tls) = (Arc::clone(&shared), tls.clone());
-                // A client that disconnects early is not an error of the server.
+                // A client may disconnect early.
                 tokio::spawn(async move { connect(BufReader::new(stream), &state, &tls).await.ok() });
             }
         });
@@ -87,8 +90,12 @@ impl Network {
     pub(crate) fn attach(&self, namespace: &str, pod: &str, container: Container) -> Ipv4Addr {
         let address =
             Ipv4Addr::from_bits(Ipv4Addr::new(10, 1, 0, 0).to_bits() + self.next.fetch_add(1, Ordering::Relaxed));
-        self.state.by_pod.lock().expect("no panic holds it").insert(format!("{namespace}/{pod}"), container.clone());
-        self.state.by_address.lock().expect("no panic holds it").insert(address.to_string(), container);
+        self.state
+            .by_pod
+            .lock()
+            .expect("the lock is not poisoned")
+            .insert(format!("{namespace}/{pod}"), container.clone());
+        self.state.by_address.lock().expect("the lock is not poisoned").insert(address.to_string(), container);
         address
     }
 }
@@ -108,14 +115,14 @@ where
         // /containerLogs/NAMESPACE/POD/CONTAINER?tailLines=…
         let parts: Vec<&str> = line.split([' ', '/']).collect();
         let pod = parts.get(3..5).map(|parts| parts.join("/")).unwrap_or_default();
-        let container = state.by_pod.lock().expect("no panic holds it").get(&pod).cloned();
+        let container = state.by_pod.lock().expect("the lock is not poisoned").get(&pod).cloned();
         return match container {
             Some(container) => answer(&mut stream, 200, "text/plain", &container.log).await,
             None => answer(&mut stream, 404, "text/plain", "no such container\n").await,
         };
     }
     let line = head(&mut stream).await?;
-    let container = state.by_address.lock().expect("no panic holds it").get(address).cloned();
+    let container = state.by_address.lock().expect("the lock is not poisoned").get(address).cloned();
     match (container, line.split(' ').nth(1)) {
         (Some(Container { commit: Some(commit), .. }), Some("/version")) => {
             let body = serde_json::json!({"version": "0.1.0", "commit": commit}).to_string();
@@ -128,7 +135,7 @@ where
     }
 }
 
-/// The first line of a request; the others are read and forgotten.
+/// Reads a request and returns its first line.
 async fn head(stream: &mut (impl AsyncBufReadExt + Unpin)) -> std::io::Result<String> {
     let mut first = String::new();
     stream.read_line(&mut first).await?;

@@ -1,4 +1,4 @@
-//! What may stand between the deployer and the API server: a network that misbehaves as it is told to, and an HTTP proxy.
+//! Between the deployer and the API server: a network that misbehaves on request, and an HTTP proxy.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ impl Asked {
         self.method == method && self.target.contains(part)
     }
 
-    /// Whether this would change an object of this plural, for good.
+    /// Whether this is a write to a resource of this plural, and not a dry run.
     pub(crate) fn changes(&self, plural: &str) -> bool {
         self.method != "GET" && self.target.contains(&format!("/{plural}")) && !self.target.contains("dryRun")
     }
@@ -35,24 +35,24 @@ impl Asked {
     }
 }
 
-/// What becomes of a request.
+/// The fate of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fate {
-    /// Answered as if nothing stood in between.
+    /// It is answered as without this network.
     Answered,
-    /// Every byte of the answer comes so much later.
+    /// Every byte of the answer is delayed by this time.
     Late(Duration),
-    /// The API server does what is asked, and its answer is cut off before the first byte.
+    /// The API server carries it out, but its answer is cut off before the first byte.
     AnswerLost,
-    /// The API server never hears of it.
+    /// The API server never receives it.
     Lost,
-    /// Nothing ever comes back.
+    /// No answer comes.
     Unanswered,
-    /// This status comes back at once, with the header `Retry-After` if a number of seconds is given.
+    /// This status is returned at once, with the header `Retry-After` if a number of seconds is given.
     Status(u16, Option<u64>),
 }
 
-/// Speaks TLS as the API server does, and passes each request on, or not.
+/// Speaks TLS as the API server does, and decides the fate of each request.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -81,7 +81,7 @@ impl Proxy {
             let (passage, cut) = (Arc::clone(&passage), Arc::clone(&until));
             async move {
                 tokio::select! {
-                    // A client that disconnects early is not an error of the server.
+                    // A client may disconnect early.
                     _ = passage.pass(stream) => {}
                     () = cut.notified() => {}
                 }
@@ -90,12 +90,12 @@ impl Proxy {
         Self { port, asked, cut, task }
     }
 
-    /// Everything that was asked so far, in order.
+    /// All requests so far, in order.
     pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().expect("no panic holds it").clone()
+        self.asked.lock().expect("the lock is not poisoned").clone()
     }
 
-    /// Ends all connections that there are.
+    /// Ends all open connections.
     pub(crate) fn cut(&self) {
         self.cut.notify_waiters();
     }
@@ -109,14 +109,14 @@ struct Passage {
 }
 
 impl Passage {
-    /// One request; the next one needs a connection of its own.
+    /// Serves one request. The next one needs a connection of its own.
     async fn pass(&self, stream: TcpStream) -> std::io::Result<()> {
         let mut client = BufReader::new(self.tls.acceptor.accept(stream).await?);
         let (head, body) = request(&mut client).await?;
         let mut words = head.split(' ');
         let mut word = || words.next().unwrap_or_default().to_owned();
         let asked = Asked { method: word(), target: word(), at: Instant::now() };
-        self.asked.lock().expect("no panic holds it").push(asked.clone());
+        self.asked.lock().expect("the lock is not poisoned").push(asked.clone());
         let fate = (self.decide)(&asked);
         match fate {
             Fate::Lost => return Ok(()),
@@ -137,13 +137,13 @@ impl Passage {
         let (mut rest, mut client) = tokio::io::split(client);
         tokio::select! {
             copied = late(&mut server, &mut client, delay) => copied,
-            // The client says no more, unless it is gone.
+            // The client sends nothing more; a read ends when it disconnects.
             gone = rest.read_u8() => gone.map(drop),
         }
     }
 }
 
-/// Every byte so much later than it came.
+/// Copies, with this delay for every byte.
 async fn late<R, W>(mut from: R, to: &mut W, delay: Duration) -> std::io::Result<()>
 where
     R: AsyncRead + Unpin,
@@ -169,7 +169,7 @@ where
     tokio::join!(read, write).1
 }
 
-/// The head of a request, as it came, and its body.
+/// Reads a request: its head, unchanged, and its body.
 async fn request(stream: &mut (impl AsyncBufReadExt + Unpin)) -> std::io::Result<(String, Vec<u8>)> {
     let (mut head, mut length) = (String::new(), 0);
     loop {
@@ -190,7 +190,7 @@ async fn request(stream: &mut (impl AsyncBufReadExt + Unpin)) -> std::io::Result
     Ok((head, body))
 }
 
-/// As the API server refuses: with an object of the kind Status.
+/// A refusal like the API server's, with an object of the kind Status.
 async fn refuse(stream: &mut (impl AsyncWrite + Unpin), status: u16, retry_after: Option<u64>) -> std::io::Result<()> {
     let reason = match status {
         401 => "Unauthorized",
@@ -215,7 +215,7 @@ async fn refuse(stream: &mut (impl AsyncWrite + Unpin), status: u16, retry_after
     stream.shutdown().await
 }
 
-/// An HTTP proxy that takes whatever is asked for to the API server.
+/// An HTTP proxy that connects to the API server, whichever host is requested.
 pub(crate) struct HttpProxy {
     pub(crate) port: u16,
     targets: Arc<Mutex<Vec<String>>>,
@@ -242,16 +242,16 @@ impl HttpProxy {
         Self { port, targets, task }
     }
 
-    /// What it was asked to connect to so far.
+    /// The hosts that were requested so far.
     pub(crate) fn targets(&self) -> Vec<String> {
-        self.targets.lock().expect("no panic holds it").clone()
+        self.targets.lock().expect("the lock is not poisoned").clone()
     }
 }
 
 async fn tunnel(mut client: BufReader<TcpStream>, port: u16, targets: &Mutex<Vec<String>>) -> std::io::Result<()> {
     let (head, _) = request(&mut client).await?;
     let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
-    targets.lock().expect("no panic holds it").push(target);
+    targets.lock().expect("the lock is not poisoned").push(target);
     let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     client.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").await?;
     tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
@@ -259,10 +259,10 @@ async fn tunnel(mut client: BufReader<TcpStream>, port: u16, targets: &Mutex<Vec
 
 async fn listener() -> (u16, TcpListener) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
-    (listener.local_addr().expect("it is bound").port(), listener)
+    (listener.local_addr().expect("a bound listener has an address").port(), listener)
 }
 
-/// Has every connection served beside the others, until the task is aborted.
+/// Serves every connection in a task of its own, until the returned task is aborted.
 fn each<F>(listener: TcpListener, serve: impl Fn(TcpStream) -> F + Send + 'static) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,

@@ -1,5 +1,4 @@
-//! Situations in which other deployers were reported to be wrong: what is in the cluster, and in the template, beside
-//! the rollout.
+//! Situations in which other deployers were reported to be wrong: other objects in the cluster, and unusual templates.
 
 use std::time::Duration;
 
@@ -20,57 +19,51 @@ use crate::situations::done;
 
 type Plane = &'static ControlPlane;
 
-/// Of the image that `HEALTHY` pods run.
+/// The digest of the image that `HEALTHY` pods run.
 const DIGEST: &str = "sha256:4ed1425f2a296c1731dce3667907b372bd17b1df7e191c5a8cd309a6f195d9cc";
 const OTHER_DIGEST: &str = "sha256:0000425f2a296c1731dce3667907b372bd17b1df7e191c5a8cd309a6f195d9cc";
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     let mut trials = vec![
-        bed.trial("58 an admission webhook that is away for a moment is waited for", webhook_returns),
+        bed.trial("58 a rollout waits for an admission webhook that is away for a moment", webhook_returns),
         bed.trial(
-            "58 an admission webhook that stays away is the cause when the progress deadline has passed",
+            "58 an admission webhook that stays away is the cause once the progress deadline has passed",
             webhook_away,
         ),
-        bed.trial("44 a quota that is full until the old pods are gone is waited for", quota_and_surge),
-        bed.trial("38 a digest that is asked for is held against every pod", digest_proved),
+        bed.trial("44 a rollout waits for a quota that is full until the old pods are gone", quota_and_surge),
+        bed.trial("38 a requested digest is compared with that of every pod", digest_proved),
+        bed.trial("38 pods that run another digest than the requested one end with exit code 5", digest_refused),
         bed.trial(
-            "38 pods that run another digest than was asked for are a failure to look at at once",
-            digest_refused,
-        ),
-        bed.trial(
-            "39 a first deploy that states no replicas has the one that the API server gives it",
+            "39 a first deploy that states no replicas gets the API server's default of one",
             first_without_replicas,
         ),
-        bed.trial("39 a rollout that lowered the replicas is not said to have seen no fewer pods", fewer),
-        bed.trial("52 the plural of a custom resource is asked for, not guessed", odd_plural),
-        bed.trial(
-            "53 a strategy that was left out and then is Recreate works, or the remedy is named",
-            strategy_appears,
-        ),
+        bed.trial("39 a rollout that lowers the replicas is not reported as never seen fewer", fewer),
+        bed.trial("52 the API server is asked for the plural of a custom resource", odd_plural),
+        bed.trial("53 a change from no strategy to Recreate works, or the remedy is named", strategy_appears),
     ];
     trials.extend(bed.rows(
         OTHERS,
-        |others| format!("37 {} with the same labels is nobody's business", others.what),
+        |others| format!("37 {} with the same labels is ignored", others.what),
         async |plane, others| others.is_ignored(plane).await,
     ));
     trials.extend(bed.rows(
         NAMES,
-        |name| format!("38 one digest, also under the name {name}, is one image"),
+        |name| format!("38 a digest under the name {name} is the same image"),
         async |plane, name| names_differ(plane, name).await,
     ));
     trials.extend(bed.rows(REPLICAS, |case| case.name.to_owned(), async |plane, case| case.stay(plane).await));
     trials.extend(bed.rows(
         READ_BY_PODS,
-        |(kind, _)| format!("41 a {kind} that the pods read is written before them"),
+        |(kind, _)| format!("41 a {kind} that the pods read is written before the Deployment"),
         async |plane, (kind, container)| before_pods(plane, kind, container).await,
     ));
     trials
 }
 
-/// Under which a node may hold the image, too.
+/// Other names under which a node may hold the image.
 const NAMES: &[&str] = &["registry.example/other", "docker-pullable://registry.example/request-info"];
 
-/// Pods that the Deployment's selector finds and that are none of its own.
+/// Pods that the Deployment's selector matches but that belong to somebody else.
 struct Others {
     what: &'static str,
     owner: Owner,
@@ -79,13 +72,13 @@ struct Others {
 enum Owner {
     Job,
     Deployment,
-    Nobody,
+    None,
 }
 
 const OTHERS: &[Others] = &[
     Others { what: "a Job's pod", owner: Owner::Job },
     Others { what: "another Deployment's pod", owner: Owner::Deployment },
-    Others { what: "a pod without an owner", owner: Owner::Nobody },
+    Others { what: "a pod without an owner", owner: Owner::None },
 ];
 
 impl Others {
@@ -96,12 +89,12 @@ impl Others {
         let labels = json!({"app": NAME, "tier": "other"});
         let pod = |owners: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "labels": labels, "ownerReferences": owners}, "spec": spec});
         match self.owner {
-            Owner::Nobody => scene.apply(pod(json!([]))).await,
+            Owner::None => scene.apply(pod(json!([]))).await,
             Owner::Job => {
                 let mut spec = spec.clone();
                 spec["restartPolicy"] = json!("Never");
                 scene.apply(json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "other"}, "spec": {"template": {"spec": spec}}})).await;
-                let uid = scene.api::<Job>().get("other").await.expect("it exists").uid();
+                let uid = scene.api::<Job>().get("other").await.expect("the Job was created").uid();
                 let owner =
                     json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "other", "uid": uid, "controller": true}]);
                 scene.apply(pod(owner)).await;
@@ -118,8 +111,11 @@ impl Others {
             }
         }
         let others = async || {
-            let pods =
-                scene.api::<Pod>().list(&ListParams::default().labels("tier=other")).await.expect("they can be listed");
+            let pods = scene
+                .api::<Pod>()
+                .list(&ListParams::default().labels("tier=other"))
+                .await
+                .expect("the pods can be listed");
             pods.items
                 .into_iter()
                 .filter(|pod| pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some()))
@@ -128,7 +124,7 @@ impl Others {
         scene.until("the other pod runs", async || others().await.len() == 1).await;
         done(&scene, &scene.deploy(new).await, new, 2).await;
 
-        // Neither does it fail the rollout when it crashes, nor does it serve when the rollout fails.
+        // Its crash does not fail the rollout, and after a failed rollout it does not count as serving.
         scene.kubelet.let_pods_of("", Life::of(&CRASH)).await;
         done(&scene, &scene.deploy(newer).await, newer, 2).await;
         scene.kubelet.let_pods_of("", Life::of(&HEALTHY)).await;
@@ -166,7 +162,8 @@ async fn digest_proved(plane: Plane) {
     let new = &scene.commits.new;
     let run = scene.deploy_with(new, &["--image", &by_digest(new, DIGEST)]).await;
     done(&scene, &run, new, 2).await;
-    let spec = scene.deployment().await.spec.and_then(|spec| spec.template.spec).expect("it has one");
+    let spec =
+        scene.deployment().await.spec.and_then(|spec| spec.template.spec).expect("the Deployment has a pod template");
     assert_eq!(spec.containers[0].image, Some(by_digest(new, DIGEST)), "{run}");
 }
 
@@ -180,30 +177,30 @@ async fn digest_refused(plane: Plane) {
     }
 }
 
-/// Three pods run, and the next template does not say how many there should be.
+/// Three pods run, and the next template does not state the number of replicas.
 struct Replicas {
     name: &'static str,
-    /// Whether the deployer stated the three, or somebody else did since.
+    /// Whether a template stated the three; otherwise somebody scaled to three.
     stated: bool,
     autoscaler: bool,
 }
 
 #[rustfmt::skip]
 const REPLICAS: &[Replicas] = &[
-    Replicas { name: "39 replicas that the template states no more stay as many as they were", stated: true, autoscaler: false },
-    Replicas { name: "39 replicas that the template states no more stay as many as somebody has set", stated: false, autoscaler: false },
-    Replicas { name: "39 replicas that the template leaves to its own autoscaler stay as many as they were", stated: true, autoscaler: true },
+    Replicas { name: "39 if the template no longer states the replicas, their number stays", stated: true, autoscaler: false },
+    Replicas { name: "39 if the template no longer states the replicas, a number that somebody has set stays", stated: false, autoscaler: false },
+    Replicas { name: "39 if the template leaves the replicas to its own autoscaler, their number stays", stated: true, autoscaler: true },
 ];
 
 impl Replicas {
     async fn stay(&self, plane: Plane) {
         let scene = Scene::set(plane).await;
-        scene.write_kubeconfig("admin"); // the Role is not for autoscalers
+        scene.write_kubeconfig("admin"); // the Role does not allow autoscalers
         let (old, new) = (&scene.commits.old, &scene.commits.new);
         let stated = if self.stated { "  replicas: 3\n" } else { "  replicas: 2\n" };
         scene.edit("  replicas: 2\n", stated);
         scene.deploy_old().await;
-        // After a creation the fields are not yet entered as applied.
+        // After a creation, the managed fields are not yet migrated.
         scene.deploy(old).await.ends_with(0, &["done"]);
         scene.change(json!({"spec": {"replicas": 3}})).await;
         scene.until("three pods are ready", async || scene.ready(old).await == 3).await;
@@ -217,7 +214,7 @@ impl Replicas {
         scene.first_pod_of(new).await;
         assert_eq!(scene.deployment().await.spec.and_then(|spec| spec.replicas), Some(3));
         done(&scene, &running.end().await, new, 3).await;
-        // Once more: what is nobody's now must not be dropped later.
+        // Once more, because a field that lost its manager must not be removed later.
         done(&scene, &scene.deploy(&scene.commits.newer).await, &scene.commits.newer, 3).await;
     }
 }
@@ -237,10 +234,13 @@ async fn fewer(plane: Plane) {
     let run = scene.deploy(new).await;
     failed(&run, "ImageMissing", &[]);
     assert!(run.stderr.contains("1 of 1"), "{run}");
-    assert!(!run.stderr.contains("never") && !run.stderr.contains("no fewer"), "one pod is fewer than two: {run}");
+    assert!(
+        !run.stderr.contains("never") && !run.stderr.contains("no fewer"),
+        "there were two pods and now there is one: {run}"
+    );
 }
 
-/// What a pod reads: the kind, and where the pod says so.
+/// A kind that a pod reads, and the part of the container that names it.
 #[rustfmt::skip]
 const READ_BY_PODS: &[(&str, &str)] = &[
     ("ConfigMap", "          envFrom: [{configMapRef: {name: settings}}]\n"),
@@ -251,7 +251,7 @@ const READ_BY_PODS: &[(&str, &str)] = &[
 async fn before_pods(plane: Plane, kind: &str, container: &str) {
     let scene = Scene::with_old(plane).await;
     let (new, newer) = (&scene.commits.new, &scene.commits.newer);
-    scene.write_kubeconfig("admin"); // the Role is for none of these kinds
+    scene.write_kubeconfig("admin"); // the Role allows none of these kinds
     scene.edit("          image: <IMAGE>\n", &format!("          image: <IMAGE>\n{container}"));
     if kind == "ServiceAccount" {
         scene.edit("    spec:\n", "    spec:\n      serviceAccountName: settings\n");
@@ -267,7 +267,8 @@ async fn before_pods(plane: Plane, kind: &str, container: &str) {
         let before = proxy.asked().len();
         done(&scene, &scene.deploy(commit).await, commit, 2).await;
         let asked = proxy.asked().split_off(before);
-        let first = |plural: &str| asked.iter().position(|asked| asked.changes(plural)).expect("it is written");
+        let first =
+            |plural: &str| asked.iter().position(|asked| asked.changes(plural)).expect("the object was written");
         assert!(first(&plural) < first("deployments"), "{asked:#?}");
     }
 }
@@ -284,7 +285,7 @@ async fn quota_and_surge(plane: Plane) {
 
 async fn odd_plural(plane: Plane) {
     let scene = Scene::set(plane).await;
-    scene.write_kubeconfig("admin"); // the Role is for no custom resources
+    scene.write_kubeconfig("admin"); // the Role does not allow custom resources
     let names = json!({"kind": "Cactus", "plural": "cacti"});
     let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}});
     let version = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
@@ -312,7 +313,7 @@ async fn strategy_appears(plane: Plane) {
     }
 }
 
-/// A webhook that is asked about every pod of the namespace, at an address where nobody listens.
+/// A webhook for every pod of the namespace, at an address where nothing listens.
 fn webhook(scene: &Scene) -> Value {
     json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": scene.namespace},
         "webhooks": [{"name": "pods.example.com", "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 2,

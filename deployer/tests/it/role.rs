@@ -1,4 +1,4 @@
-//! The Role that is shipped: enough, and nothing in it that is not needed.
+//! The shipped Role is sufficient, and has no permission that is not needed.
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -12,13 +12,16 @@ use crate::situations::done;
 
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     vec![
-        bed.trial("a permission that is missing is named, and nothing is changed", missing_permission),
-        bed.trial("without what only proof and diagnosis need a rollout is done, with a warning", missing_for_proof),
-        bed.trial("the Role has only permissions that the deployer uses", all_are_used),
+        bed.trial("a missing permission is named, and nothing is changed", missing_permission),
+        bed.trial(
+            "a rollout succeeds, with a warning, without the permissions that only proof and diagnosis need",
+            missing_for_proof,
+        ),
+        bed.trial("the deployer uses every permission of the Role", all_are_used),
     ]
 }
 
-/// Reading logs and events, and asking pods, makes no rollout possible that is not so without.
+/// A rollout is possible without reading logs and events, and without asking pods.
 const DISPENSABLE: [&str; 3] = ["events", "pods/log", "pods/proxy"];
 
 /// One verb on one resource.
@@ -61,7 +64,7 @@ fn texts(values: &Value) -> Vec<String> {
     values.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// The same without this permission: a rule of many resources and verbs is taken apart.
+/// The Role without this permission. Rules with several resources and verbs are split.
 fn reduced(mut documents: Vec<Value>, missing: &Permission) -> Vec<Value> {
     for document in &mut documents {
         let mut left = Vec::new();
@@ -86,19 +89,19 @@ fn reduced(mut documents: Vec<Value>, missing: &Permission) -> Vec<Value> {
 }
 
 async fn missing_permission(plane: &'static ControlPlane) {
-    // Only what is not there yet has to be created.
+    // The deployer creates only objects that do not exist yet.
     let (existing, empty) = (Scene::with_old(plane).await, Scene::set(plane).await);
     let before = existing.versions().await;
     let permissions = permissions(&shipped_role());
-    assert!(permissions.len() > 10, "the Role was not understood");
+    assert!(permissions.len() > 10, "the test has not found the permissions in the Role");
     for missing in permissions.iter().filter(|permission| !permission.is_dispensable()) {
         let Permission { verb, resource } = missing;
         let scene = if verb == "create" { &empty } else { &existing };
         let new = &scene.commits.new;
         scene.grant(reduced(shipped_role(), missing)).await;
-        // The API server hears of another Role a moment later. Until then the deployer is let do nothing but look.
+        // The API server applies a changed Role a moment later, so the deployer only does dry runs until then.
         scene
-            .until(&format!("{verb} {resource} is missed"), async || {
+            .until(&format!("{verb} {resource} is reported as missing"), async || {
                 let run = scene.deploy_with(new, &["--rollback", "--dry-run"]).await;
                 let says = |words: &str| run.verdict().contains(words) && run.json["cause"].to_string().contains(words);
                 run.code == 3 && run.json["reason"] == "Forbidden" && says(verb) && says(resource)
@@ -113,14 +116,14 @@ async fn missing_permission(plane: &'static ControlPlane) {
 async fn missing_for_proof(plane: &'static ControlPlane) {
     let scene = Scene::with_old(plane).await;
     let missing: Vec<_> = permissions(&shipped_role()).into_iter().filter(Permission::is_dispensable).collect();
-    assert!(missing.len() >= DISPENSABLE.len(), "the Role was not understood");
+    assert!(missing.len() >= DISPENSABLE.len(), "the test has not found the permissions in the Role");
     for (missing, pair) in missing.iter().zip(scene.commits.line.chunks(2)) {
         let Permission { verb, resource } = missing;
         scene.grant(reduced(shipped_role(), missing)).await;
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let user = format!("--as={}", scene.user());
         let question = ["auth", "can-i", verb, resource, "--subresource", subresource, &user];
-        scene.until("it is missed", async || scene.ask_kubectl("", &question).await.is_err()).await;
+        scene.until("the permission is gone", async || scene.ask_kubectl("", &question).await.is_err()).await;
         let run = scene.deploy(&pair[0]).await;
         done(&scene, &run, &pair[0], 2).await;
         let has_warning = run.json["warnings"].to_string().contains("pods/proxy");
@@ -130,7 +133,7 @@ async fn missing_for_proof(plane: &'static ControlPlane) {
     }
 }
 
-/// A first deploy, an update, a failure that only events tell of, and one that is looked into and gone back from.
+/// A first deploy, an update, a failure that only events explain, and one with a diagnosis and a rollback.
 async fn all_are_used(plane: &'static ControlPlane) {
     let scene = Scene::set(plane).await;
     let commits = scene.commits;

@@ -1,4 +1,4 @@
-//! The situations that a rollout can be in, numbered so that they can be talked of.
+//! The situations that a rollout can be in, numbered for reference.
 
 use std::time::Duration;
 
@@ -21,49 +21,55 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     vec![
         // The longest first.
         bed.trial("19 a pod that cannot be scheduled for a minute has failed", unschedulable),
-        bed.trial("23 a node lost in mid-rollout delays it and is warned of", node_lost),
-        bed.trial("23 a new pod on a node that is lost is replaced", new_pod_lost),
-        bed.trial("24 an old pod that a finalizer holds is warned of and not waited for", finalizer),
-        bed.trial("01 a rollout in which all goes well is done when the last old pod is gone", all_goes_well),
-        bed.trial("01 the template that is shipped rolls out under the Role that is shipped", shipped),
-        bed.trial("02 the same commit again changes nothing and is done at once", same_commit),
-        bed.trial("03 the first deploy of all is done when its pods are available", first_deploy),
-        bed.trial("07 a registry that is away and comes back is a warning", registry_recovers),
-        bed.trial("09 a pod that crashes after it was ready, within the rollout, has failed", crashes_later),
-        bed.trial("13 a RuntimeClass that is missing is named", no_runtime_class),
-        bed.trial("14 a pod that never gets ready shows what /healthz answers and what it wrote", never_ready),
-        bed.trial("15 a pod that is slow to get ready is waited for", slow),
+        bed.trial("23 a node lost in mid-rollout delays the rollout and causes a warning", node_lost),
+        bed.trial("23 a new pod on a lost node is replaced", new_pod_lost),
+        bed.trial(
+            "24 an old pod held by a finalizer causes a warning, and the rollout does not wait for it",
+            finalizer,
+        ),
+        bed.trial("01 a successful rollout is done when the last old pod is gone", all_goes_well),
+        bed.trial("01 the shipped template rolls out with the shipped Role", shipped),
+        bed.trial("02 another deploy of the same commit changes nothing and is done at once", same_commit),
+        bed.trial("03 the very first deploy is done when its pods are available", first_deploy),
+        bed.trial("07 a registry that is away for a moment causes a warning", registry_recovers),
+        bed.trial("09 a pod that crashes during the rollout, after it was ready, fails the rollout", crashes_later),
+        bed.trial("13 a missing RuntimeClass is named", no_runtime_class),
+        bed.trial(
+            "14 for a pod that never becomes ready, the evidence has the answer of /healthz and the log",
+            never_ready,
+        ),
+        bed.trial("15 a rollout waits for a pod that is slow to become ready", slow),
         bed.trial("16 an exceeded quota is the cause", quota),
         bed.trial("17 pods that admission refuses are the cause", admission),
         bed.trial("18 a LimitRange that refuses pods is the cause", limit_range),
-        bed.trial("20 a pod that cannot be scheduled until a node is added is waited for", node_added),
+        bed.trial("20 a rollout waits for a pod that cannot be scheduled until a node is added", node_added),
+        bed.trial("21 a progress deadline that passed for an earlier commit does not fail this one", earlier_deadline),
+        bed.trial("22 a pod that is evicted and replaced does not fail the rollout", evicted),
+        bed.trial("25 the deletion of the Deployment in mid-rollout fails the rollout at once", deleted),
+        bed.trial("26 another commit that is applied in mid-rollout supersedes this one", superseded),
+        bed.trial("27 a paused Deployment is refused", paused),
+        bed.trial("28 an autoscaler decides the replicas, even if it changes them in mid-rollout", autoscaler),
+        bed.trial("29 a rollout of 0 replicas is done, and the verdict says 0 pods", no_replicas),
+        bed.trial("30 a rollout waits for old pods that terminate slowly", slow_to_go),
+        bed.trial("33 an invalid token is named as the cause", bad_token),
+        bed.trial("34 after a failure with --rollback, the old commit serves", rolled_back),
         bed.trial(
-            "21 a progress deadline that passed for an earlier commit says nothing of this one",
-            earlier_deadline,
+            "34 a first deploy that fails has no earlier revision, and is not rolled back",
+            nothing_to_go_back_to,
         ),
-        bed.trial("22 a pod that is evicted and replaced is not a failure", evicted),
-        bed.trial("25 a Deployment deleted in mid-rollout has failed at once", deleted),
-        bed.trial("26 another commit applied in mid-rollout supersedes this one", superseded),
-        bed.trial("27 a Deployment that is paused is refused", paused),
-        bed.trial("28 the replicas are the autoscaler's, also when it changes them in mid-rollout", autoscaler),
-        bed.trial("29 a Deployment of no replicas is done, and said to have none", no_replicas),
-        bed.trial("30 old pods that are slow to go are waited for", slow_to_go),
-        bed.trial("33 a token that is not valid is named", bad_token),
-        bed.trial("34 after a failure with --rollback the old commit serves", rolled_back),
-        bed.trial("34 a first deploy that fails has no earlier revision, and stays as it is", nothing_to_go_back_to),
-        bed.trial("35 a failure whose rollback fails too has a verdict of its own", rollback_fails),
-        bed.trial("pods that do not say their commit are a warning", no_proof),
-        bed.trial("pods that answer with another commit are a failure to look at at once", other_commit_proved),
-        bed.trial("pods whose images differ under one tag are a failure to look at at once", other_image_proved),
+        bed.trial("35 a failure whose rollback also fails has its own verdict", rollback_fails),
+        bed.trial("pods that do not say their commit cause a warning", no_proof),
+        bed.trial("pods that answer with another commit end with exit code 5", other_commit_proved),
+        bed.trial("pods whose images differ under one tag end with exit code 5", other_image_proved),
     ]
 }
 
-/// Every pod is of this commit, the document says so too, and the verdict is `done`.
+/// Every pod runs this commit, the document says so, too, and the verdict is `done`.
 pub(crate) async fn done(scene: &Scene, run: &Run, commit: &str, replicas: usize) {
     run.ends_with(0, &["done", &commit[..12]]);
     assert_eq!(run.json["outcome"], "done", "{run}");
     assert_eq!(run.json["commit"], commit, "{run}");
-    // With its digest, where one was given.
+    // The image has a digest if one was given.
     assert!(run.json["image"].as_str().is_some_and(|found| found.starts_with(&image(commit))), "{run}");
     assert_eq!(run.json["namespace"], *scene.namespace, "{run}");
     assert_eq!(run.json["deployment"], NAME, "{run}");
@@ -101,7 +107,7 @@ async fn shipped(plane: Plane) {
 
 async fn same_commit(plane: Plane) {
     let scene = Scene::with_old(plane).await;
-    // The first time after it was created its fields are entered as applied.
+    // The first deploy after the creation also migrates the managed fields.
     scene.deploy(&scene.commits.old).await.ends_with(0, &["done"]);
     let (before, pods) = (scene.versions().await, scene.names().await);
     let run = scene.deploy(&scene.commits.old).await;
@@ -180,7 +186,10 @@ async fn admission(plane: Plane) {
     let scene = Scene::with_old(plane).await;
     let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
     let namespaces = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(plane.client.clone());
-    namespaces.patch(&scene.namespace, &PatchParams::default(), &Patch::Merge(labels)).await.expect("it can be");
+    namespaces
+        .patch(&scene.namespace, &PatchParams::default(), &Patch::Merge(labels))
+        .await
+        .expect("the namespace can be labelled");
     let run = scene.deploy(&scene.commits.new).await;
     failed(&run, "PodForbidden", &["violates PodSecurity \"restricted"]);
     assert_eq!(scene.ready(&scene.commits.old).await, 2);
@@ -205,7 +214,7 @@ async fn unschedulable(plane: Plane) {
     scene.edit("    spec:\n", "    spec:\n      nodeSelector: {disk: fast}\n");
     let run = scene.deploy(&scene.commits.new).await;
     failed(&run, "Unschedulable", &["didn't match Pod's node affinity/selector"]);
-    // A minute, less what timestamps of whole seconds may be off.
+    // A minute, minus the error of timestamps with whole seconds.
     assert!((58..88).contains(&run.took.as_secs()), "{run}");
     assert_eq!(scene.ready(&scene.commits.old).await, 2);
 }
@@ -226,7 +235,7 @@ async fn earlier_deadline(plane: Plane) {
     scene.edit("progressDeadlineSeconds: 90", "progressDeadlineSeconds: 10");
     scene.kubelet.let_pods_of(new, Life::of(&NOT_READY)).await;
     failed(&scene.deploy(new).await, "NeverReady", &["10 s"]);
-    // The condition stands when the same commit is deployed again, and nothing has changed: it has failed.
+    // When the same commit is deployed again, the condition still stands. As nothing has changed, the rollout fails again.
     failed(&scene.deploy(new).await, "NeverReady", &["10 s"]);
     done(&scene, &scene.deploy(newer).await, newer, 2).await;
 }
@@ -239,12 +248,14 @@ async fn evicted(plane: Plane) {
     let pod = scene.first_started_pod_of(new).await;
     let status = json!({"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory. "}});
     let pods = scene.api::<Pod>();
-    pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.expect("it can be");
+    pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status))
+        .await
+        .expect("the pod's status can be written");
     scene.kubelet.let_pods_of(new, Life::of(&HEALTHY)).await;
     run_is_done_beside(&scene, running.end().await, new, &pod).await;
 }
 
-/// `done`, although this pod of the same commit is still on record.
+/// The run is `done`, although the object of this pod of the same commit still exists.
 async fn run_is_done_beside(scene: &Scene, run: Run, commit: &str, pod: &Pod) {
     run.ends_with(0, &["done", &commit[..12]]);
     let pods = run.json["pods"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -261,13 +272,17 @@ async fn node_lost(plane: Plane) {
     let running = scene.start(new, &[]);
     let is_deleted = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
     scene.until("both old pods are deleted", async || scene.pods_of(old).await.iter().all(is_deleted)).await;
-    let [lost, other] = scene.pods_of(old).await.try_into().expect("nobody has ended them");
+    let [lost, other] = scene.pods_of(old).await.try_into().expect("both old pods are left");
     not_ready(&scene, &lost).await;
-    scene.api::<Pod>().delete(&other.name_any(), &DeleteParams::default().grace_period(0)).await.expect("it can be");
+    scene
+        .api::<Pod>()
+        .delete(&other.name_any(), &DeleteParams::default().grace_period(0))
+        .await
+        .expect("the pod can be deleted");
     let run = running.end().await;
     run.ends_with(0, &["done", &new[..12]]);
     assert!(run.json["warnings"].to_string().contains(&lost.name_any()), "{run}");
-    // Half a minute, less what timestamps of whole seconds may be off.
+    // Half a minute, minus the error of timestamps with whole seconds.
     assert!((28..120).contains(&run.took.as_secs()), "{run}");
 }
 
@@ -278,20 +293,25 @@ async fn new_pod_lost(plane: Plane) {
     let running = scene.start(new, &[]);
     let lost = scene.first_started_pod_of(new).await;
     scene.kubelet.let_later_pods_of(new, Life::of(&HEALTHY).never_ends());
-    scene.api::<Pod>().delete(&lost.name_any(), &DeleteParams::default()).await.expect("it can be");
+    scene.api::<Pod>().delete(&lost.name_any(), &DeleteParams::default()).await.expect("the pod can be deleted");
     run_is_done_beside(&scene, running.end().await, new, &lost).await;
     assert_eq!(scene.ready(old).await, 0);
     assert_eq!(scene.pods_of(new).await.len(), 3);
 }
 
-/// As the controller of nodes says it of pods whose node is silent.
+/// Marks a pod as the node controller does if its node is silent.
 pub(crate) async fn not_ready(scene: &Scene, pod: &Pod) {
-    let mut conditions = serde_json::to_value(pod).expect("it came as JSON")["status"]["conditions"].take();
+    let mut conditions =
+        serde_json::to_value(pod).expect("a pod can be written as JSON")["status"]["conditions"].take();
     for condition in conditions.as_array_mut().into_iter().flatten().filter(|condition| condition["type"] == "Ready") {
         condition["status"] = json!("False");
     }
     let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
-    scene.api::<Pod>().patch_status(&pod.name_any(), &PatchParams::default(), &patch).await.expect("it can be");
+    scene
+        .api::<Pod>()
+        .patch_status(&pod.name_any(), &PatchParams::default(), &patch)
+        .await
+        .expect("the pod's status can be written");
 }
 
 async fn finalizer(plane: Plane) {
@@ -299,11 +319,22 @@ async fn finalizer(plane: Plane) {
     let (old, new) = (&scene.commits.old, &scene.commits.new);
     let held = scene.first_pod_of(old).await;
     let patch = Patch::Merge(json!({"metadata": {"finalizers": ["example.com/held"]}}));
-    scene.api::<Pod>().patch(&held.name_any(), &PatchParams::default(), &patch).await.expect("it can be");
+    scene
+        .api::<Pod>()
+        .patch(&held.name_any(), &PatchParams::default(), &patch)
+        .await
+        .expect("the finalizer can be added");
     let running = scene.start(new, &[]);
     scene
         .until("the pod is deleted", async || {
-            scene.api::<Pod>().get(&held.name_any()).await.expect("it is held").metadata.deletion_timestamp.is_some()
+            scene
+                .api::<Pod>()
+                .get(&held.name_any())
+                .await
+                .expect("the finalizer keeps the pod")
+                .metadata
+                .deletion_timestamp
+                .is_some()
         })
         .await;
     not_ready(&scene, &held).await;
@@ -319,7 +350,7 @@ async fn deleted(plane: Plane) {
     scene.kubelet.let_pods_of(new, Life::of(&NOT_READY)).await;
     let running = scene.start(new, &[]);
     scene.first_pod_of(new).await;
-    scene.api::<Deployment>().delete(NAME, &DeleteParams::default()).await.expect("it can be");
+    scene.api::<Deployment>().delete(NAME, &DeleteParams::default()).await.expect("the Deployment can be deleted");
     let run = running.end().await;
     failed(&run, "DeploymentDeleted", &[]);
     assert!(AT_ONCE.contains(&run.took.as_secs()), "{run}");
@@ -422,7 +453,7 @@ async fn nothing_to_go_back_to(plane: Plane) {
 async fn rollback_fails(plane: Plane) {
     let scene = Scene::set(plane).await;
     let (old, new) = (&scene.commits.old, &scene.commits.new);
-    // The old pods are gone before the new ones come, and come back no more.
+    // With Recreate, the old pods are gone before the new ones start, and they cannot be created again.
     scene.recreate();
     scene.deploy_old().await;
     scene.kubelet.let_pods_of(new, Life::of(&CRASH)).await;

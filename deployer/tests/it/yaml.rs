@@ -1,4 +1,4 @@
-//! The template is read as kubectl reads it: the real one is asked what it makes of the same text.
+//! The template is read as kubectl reads it. The tests compare it with what the real kubectl makes of the same text.
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::scene::{NAME, Running, Scene, image};
 /// A way to write something in YAML.
 struct Text {
     what: &'static str,
-    /// In the template, and what takes its place.
+    /// A text in the template, and its replacement.
     from: &'static str,
     to: &'static str,
 }
@@ -29,7 +29,7 @@ const TEXTS: &[Text] = &[
     Text { what: "a number with an exponent", from: "replicas: 2", to: "replicas: 2e0" },
     Text { what: "a number with a plus", from: "replicas: 2", to: "replicas: +2" },
     Text { what: "yes, no, on and off", from: CONTAINERS, to: "      hostNetwork: no\n      hostPID: off\n      shareProcessNamespace: yes\n      enableServiceLinks: on\n      containers:\n" },
-    Text { what: "y and n, which are words", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  labels: {yes: \"yes\", a: y, b: n}\nspec:\n  replicas" },
+    Text { what: "y and n as values", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  labels: {yes: \"yes\", a: y, b: n}\nspec:\n  replicas" },
     Text { what: "on as a key", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  labels: {on: \"1\"}\nspec:\n  replicas" },
     Text { what: "a number as a key", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  labels: {1: \"1\", 0x10: \"2\", 1.5: \"3\"}\nspec:\n  replicas" },
     Text { what: "a date", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  labels: {a: 2026-11-25}\nspec:\n  replicas" },
@@ -37,17 +37,17 @@ const TEXTS: &[Text] = &[
     Text { what: "a commit that looks like a number", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  annotations: {a: \"12345e10\", b: '0400', c: \"on\"}\nspec:\n  replicas" },
     Text { what: "annotations with nothing under them", from: "      labels: {app: request-info}\n", to: "      labels: {app: request-info}\n      annotations:\n" },
     Text { what: "annotations that are null", from: "      labels: {app: request-info}\n", to: "      labels: {app: request-info}\n      annotations: ~\n" },
-    Text { what: "annotations with nothing under them, of the Deployment", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  annotations:\nspec:\n  replicas" },
+    Text { what: "the Deployment's annotations with nothing under them", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  annotations:\nspec:\n  replicas" },
     Text { what: "a Service's annotations with nothing under them", from: "kind: Service\nmetadata:\n", to: "kind: Service\nmetadata:\n  annotations:\n" },
     Text { what: "a field with nothing after it", from: CONTAINERS, to: "      nodeSelector:\n      tolerations:\n      containers:\n" },
     Text { what: "an anchor and its alias", from: SERVICE, to: "  selector: &labels {app: request-info}\n  sessionAffinityConfig:\n  externalIPs: &none []\n  loadBalancerSourceRanges: *none\n  ports:\n" },
     Text { what: "a merge key", from: "  ports:\n    - {port: 80, targetPort: 8080}\n", to: "  ports:\n    - &http {port: 80, targetPort: 8080}\n    - <<: *http\n      name: other\n      port: 81\n" },
-    Text { what: "a block of text", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  annotations:\n    a: |\n      one\n      two\n    b: >-\n      one\n      two\nspec:\n  replicas" },
+    Text { what: "block scalars", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  annotations:\n    a: |\n      one\n      two\n    b: >-\n      one\n      two\nspec:\n  replicas" },
     Text { what: "binary text", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  annotations: {a: !!binary aGVsbG8=}\nspec:\n  replicas" },
-    Text { what: "a number that is said to be text", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  annotations: {a: !!str 0400}\nspec:\n  replicas" },
+    Text { what: "a number that is tagged as a string", from: "  name: request-info\nspec:\n  replicas", to: "  name: request-info\n  annotations: {a: !!str 0400}\nspec:\n  replicas" },
     Text { what: "documents that are empty or only comments", from: "---\napiVersion: v1\n", to: "---\n---\n# nothing\n---\napiVersion: v1\n" },
-    Text { what: "a document that begins and ends with its marks", from: "---\napiVersion: v1\n", to: "...\n---\n# the Service\napiVersion: v1\n" },
-    Text { what: "JSON in the place of YAML", from: "apiVersion: v1\nkind: Service\nmetadata:\n  name: request-info\nspec:\n  selector: {app: request-info}\n  ports:\n    - {port: 80, targetPort: 8080}\n",
+    Text { what: "a document with a start and an end marker", from: "---\napiVersion: v1\n", to: "...\n---\n# the Service\napiVersion: v1\n" },
+    Text { what: "JSON instead of YAML", from: "apiVersion: v1\nkind: Service\nmetadata:\n  name: request-info\nspec:\n  selector: {app: request-info}\n  ports:\n    - {port: 80, targetPort: 8080}\n",
         to: "{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"request-info\"}, \"spec\": {\"ports\": [{\"port\": 80}]}}\n" },
     Text { what: "a List", from: "apiVersion: v1\nkind: Service\nmetadata:\n  name: request-info\nspec:\n  selector: {app: request-info}\n  ports:\n    - {port: 80, targetPort: 8080}\n",
         to: "apiVersion: v1\nkind: List\nitems:\n  - {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n  - {apiVersion: v1, kind: ConfigMap, metadata: {name: b}, data: {k: \"0400\"}}\n" },
@@ -59,7 +59,7 @@ const TEXTS: &[Text] = &[
     Text { what: "no kind", from: "kind: Service\n", to: "" },
 ];
 
-/// What kubectl takes here, and what nobody can have meant.
+/// Texts that kubectl accepts but that must be mistakes.
 #[rustfmt::skip]
 const SLIPS: &[Text] = &[
     Text { what: "a key that appears twice", from: "replicas: 2", to: "replicas: 2\n  replicas: 3" },
@@ -70,15 +70,15 @@ const SLIPS: &[Text] = &[
 pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
     vec![
         bed.trial("40 YAML is read as kubectl reads it, or refused", as_kubectl),
-        bed.trial("40 YAML that cannot have been meant is refused", slips),
-        bed.trial("40 YAML with a byte order mark or other ends of lines is read as kubectl reads it", encodings),
-        bed.trial("40 an octal mode arrives as kubectl's", octal),
+        bed.trial("40 YAML that must be a mistake is refused", slips),
+        bed.trial("40 YAML with a byte order mark or other line endings is read as kubectl reads it", encodings),
+        bed.trial("40 an octal mode arrives as with kubectl", octal),
     ]
 }
 
-/// What there is to complain of.
+/// The difference from kubectl, if any.
 async fn compare(scene: &Scene, what: &str, text: &str) -> Option<String> {
-    std::fs::write(scene.template(), text).expect("the directory is ours");
+    std::fs::write(scene.template(), text).expect("the template can be written");
     let commit = &*scene.commits.new;
     let (image, template) = (image(commit), scene.template().display().to_string());
     let run = Running::of(scene.deployer(["render", "--image", &image, "--commit", commit, "--template", &template]))
@@ -91,8 +91,8 @@ async fn compare(scene: &Scene, what: &str, text: &str) -> Option<String> {
             let (made, expected) = (plain(made), plain(expected));
             (made != expected).then(|| format!("{what}: kubectl makes\n{expected:#?}\nnot\n{made:#?}\n{run}"))
         }
-        (Ok(_), code) => Some(format!("{what}: exit code {code}, and kubectl takes it: {run}")),
-        // The API server may be the one that refuses it.
+        (Ok(_), code) => Some(format!("{what}: exit code {code}, but kubectl accepts it: {run}")),
+        // The API server may refuse it instead.
         (Err(error), 0) => {
             let run = scene.deploy_with(commit, &["--dry-run"]).await;
             (run.code == 0).then(|| format!("{what}: it should be refused, kubectl says {error}: {run}"))
@@ -101,7 +101,7 @@ async fn compare(scene: &Scene, what: &str, text: &str) -> Option<String> {
     }
 }
 
-/// In any order, without what either adds, and without what says nothing.
+/// Without the order, without what either program adds, and without empty fields.
 fn plain(documents: Vec<Value>) -> Vec<Value> {
     let mut documents: Vec<Value> = documents
         .into_iter()
@@ -122,7 +122,7 @@ fn plain(documents: Vec<Value>) -> Vec<Value> {
     documents
 }
 
-/// Null, and objects that hold nothing, are to the API server as if they were not there.
+/// To the API server, null and empty objects are the same as absent fields.
 fn without_nothing(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -130,7 +130,7 @@ fn without_nothing(value: Value) -> Value {
             fields.filter(|(_, value)| !value.is_null() && value != &json!({})).collect()
         }
         Value::Array(values) => values.into_iter().map(without_nothing).collect(),
-        // 2 and 2.0 are one number.
+        // 2 and 2.0 are the same number.
         Value::Number(number) => number.as_f64().map_or(Value::Null, |number| json!(number)),
         other => other,
     }
@@ -138,10 +138,10 @@ fn without_nothing(value: Value) -> Value {
 
 async fn as_kubectl(plane: &'static ControlPlane) {
     let scene = Scene::set(plane).await;
-    let good = std::fs::read_to_string(scene.template()).expect("it was written");
+    let good = std::fs::read_to_string(scene.template()).expect("the template can be read");
     let mut wrong = Vec::new();
     for Text { what, from, to } in TEXTS {
-        assert!(good.contains(from), "{what}: the template does not say {from:?}");
+        assert!(good.contains(from), "{what}: the template does not contain {from:?}");
         wrong.extend(compare(&scene, what, &good.replacen(from, to, 1)).await);
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), TEXTS.len(), wrong.join("\n\n"));
@@ -149,9 +149,9 @@ async fn as_kubectl(plane: &'static ControlPlane) {
 
 async fn slips(plane: &'static ControlPlane) {
     let scene = Scene::set(plane).await;
-    let good = std::fs::read_to_string(scene.template()).expect("it was written");
+    let good = std::fs::read_to_string(scene.template()).expect("the template can be read");
     for Text { what, from, to } in SLIPS {
-        std::fs::write(scene.template(), good.replacen(from, to, 1)).expect("the directory is ours");
+        std::fs::write(scene.template(), good.replacen(from, to, 1)).expect("the template can be written");
         let run = scene.deploy(&scene.commits.new).await;
         assert_eq!((run.code, &run.json["reason"]), (2, &json!("InvalidInput")), "{what}: {run}");
     }
@@ -159,7 +159,7 @@ async fn slips(plane: &'static ControlPlane) {
 
 async fn encodings(plane: &'static ControlPlane) {
     let scene = Scene::set(plane).await;
-    let good = std::fs::read_to_string(scene.template()).expect("it was written");
+    let good = std::fs::read_to_string(scene.template()).expect("the template can be read");
     for (what, text) in [
         ("a byte order mark", format!("\u{feff}{good}")),
         ("carriage returns", good.replace('\n', "\r\n")),
