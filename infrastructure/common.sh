@@ -13,13 +13,13 @@ fail() {
   exit "$code"
 }
 
-# try WHAT REMEDY COMMAND...: COMMAND, whose exit code is kept when it fails
+# try WHAT REMEDY COMMAND...: runs COMMAND. If it fails, the script ends with its exit code and the remedy.
 try() {
   local what=$1 remedy=$2 code=0
   shift 2
   say "$what"
   "$@" || code=$?
-  [ "$code" -eq 0 ] || fail "$code" "$what: \`$1\` ended with $code, its own words are above" "$remedy"
+  [ "$code" -eq 0 ] || fail "$code" "$what: \`$1\` exited with $code; its output is above" "$remedy"
 }
 
 # need TOOL...: ends the script with a list of all missing tools
@@ -45,7 +45,7 @@ name=$(setting name) region=$(setting region)
 # Prints the AWS account, and ends the script if there are no credentials.
 account() {
   aws sts get-caller-identity --region "$region" --query Account --output text ||
-    fail 3 "AWS does not know who is asking" "aws configure, or aws sso login and AWS_PROFILE, then run this again"
+    fail 3 "there are no valid AWS credentials" "aws configure, or aws sso login and AWS_PROFILE, then run this again"
 }
 
 # Prints CREATING, ACTIVE, DELETING, FAILED, UPDATING, or absent if the cluster does not exist.
@@ -56,16 +56,16 @@ status() {
   elif [[ $answer == *ResourceNotFoundException* ]]; then
     echo absent
   else
-    fail 3 "cannot ask for cluster $name in $region:" "$answer"
+    fail 3 "cannot look up cluster $name in $region:" "$answer"
   fi
 }
 
-# Prints the CloudFormation stacks that eksctl made for the cluster with their statuses, one a line. Their names are not
-# enough to find them: eksctl-request-info-2-cluster belongs to another cluster.
+# Prints the CloudFormation stacks that eksctl made for the cluster with their statuses, one a line. It finds them by their
+# tag, because a name may begin alike: eksctl-request-info-2-cluster belongs to another cluster.
 stacks() {
   aws cloudformation describe-stacks --region "$region" --output text \
     --query "Stacks[?Tags[?Key=='alpha.eksctl.io/cluster-name' && Value=='$name']].[StackName,StackStatus]" ||
-    fail 3 "cannot ask for the stacks of cluster $name in $region"
+    fail 3 "cannot list the stacks of cluster $name in $region"
 }
 
 # state_of STACK STACKS: its status in the list of stacks(), or nothing

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the EKS cluster that cluster.yaml describes and what request-info needs on it: the AWS Load Balancer Controller
+# Creates the EKS cluster that cluster.yaml describes, and on it what request-info needs: the AWS Load Balancer Controller
 # and RuntimeClass wasmtime-spin-v2. It may be run again at any time: it finishes what an interrupted run began, and
-# reports what differs from cluster.yaml. It takes about 20 minutes the first time, and one minute after that.
+# reports what differs from cluster.yaml. The times that it prints are estimates; none was measured on AWS.
 #
 #   createCluster.sh [--update] [--jenkins ARN] [--save-templates DIR]
-#     --update               makes the cluster what cluster.yaml says: first the control plane, then the add-ons, then a
-#                            new node group, to which the pods of the old one move. About 30 minutes
+#     --update               changes the cluster to match cluster.yaml: first the control plane, then the add-ons, then a
+#                            new node group, to which the pods of the old one move
 #     --jenkins ARN          lets this IAM role or user into the cluster, as group request-info-deployers, and writes
 #                            jenkins/kubeconfig
 #     --save-templates DIR   keeps the CloudFormation templates that eksctl made
@@ -26,13 +26,13 @@ base=$(sed -n 's/^  - name: //p' <<<"$nodes")
 group=$base-$({ setting version; sed '/^ *#/d' <<<"$nodes"; } | sha256sum | cut -c1-8)
 config() { sed "/^managedNodeGroups:/,\$s/^  - name: .*/  - name: $group/" "$here/cluster.yaml"; }
 
-by_template="if cluster.json made it: \`aws cloudformation deploy\` as in docs/eks.md changes it"
+by_template="if it was made with cluster.json: \`aws cloudformation deploy\` as in docs/eks.md changes it"
 
 jenkins='' templates='' update=''
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
-    --jenkins | --save-templates) [ $# -gt 1 ] || fail 2 "$1 wants a value; see --help" ;;&
+    --jenkins | --save-templates) [ $# -gt 1 ] || fail 2 "$1 needs a value; see --help" ;;&
     --update) update=1; shift ;;
     --jenkins) jenkins=$2; shift 2 ;;
     --save-templates) templates=$2; shift 2 ;;
@@ -47,7 +47,7 @@ cost() {
     balancer = 0.0225 * 730; addresses = (nodes + 2) * 0.005 * 730
     audit = 5 * 0.50 # gigabytes
     sum = plane + node + disk + balancer + addresses + audit
-    printf "about $%.0f a month, that is $%.2f a day, for as long as it stands: control plane $%.0f, %d nodes $%.0f, their\n" \
+    printf "about $%.0f a month, that is $%.2f a day, while it exists: control plane $%.0f, %d nodes $%.0f, their\n" \
            "disks $%.0f, the balancer of the Service $%.0f, public addresses $%.0f, the audit log $%.0f.\n" \
            "An estimate; docs/eks.md has the formula.", sum, sum / 30.4, plane, nodes, node, disk, balancer, addresses, audit
   }'
@@ -67,12 +67,12 @@ make_cluster() {
       if [ -n "$all" ]; then
         finish_cluster "$all"
       else # cluster.json's, for example
-        say "cluster $name is there, and eksctl did not make it: its nodes, add-ons and roles are left as they are"
+        say "cluster $name exists, but eksctl did not make it: its nodes, add-ons and roles are not changed"
       fi
       ;;
     *)
       fail 1 "cluster $name is $state" "wait until that is over: aws eks describe-cluster --name $name --region $region" \
-        "a FAILED one goes by ./deleteCluster.sh; then run this again"
+        "if it is FAILED: ./deleteCluster.sh deletes it; then run this again"
       ;;
   esac
 }
@@ -84,14 +84,14 @@ clear_failed() {
   local state
   state=$(state_of "eksctl-$name-cluster" "$1")
   [ -z "$state" ] || failed "$state" || fail 1 "there is no cluster $name, and stack eksctl-$name-cluster is $state" \
-    "if that is IN_PROGRESS: run this again when it is over" "else: ./deleteCluster.sh deletes what is left"
+    "if that is IN_PROGRESS: run this again when it is over" "otherwise: ./deleteCluster.sh deletes what is left"
   delete_stacks "$1"
 }
 
-# Does what an interrupted run left undone. eksctl skips an add-on that exists.
+# Finishes what an interrupted run began. eksctl skips an add-on that exists.
 finish_cluster() {
   local addon association running stack state role=eksctl-$name-podidentityrole-kube-system-aws-load-balancer-controller
-  say "cluster $name is there"
+  say "cluster $name exists"
   while read -r stack state; do
     [[ $state != *_IN_PROGRESS ]] || fail 1 "stack $stack is $state" "run this again when that is over"
     # eksctl believes that a node group is complete if its stack exists, even if the stack failed.
@@ -118,7 +118,7 @@ add_on() {
 }
 
 make_nodes() {
-  try "node group $group: about 4 minutes" "docs/eks.md, Troubleshooting, says where a node's own words are" \
+  try "node group $group: about 4 minutes" "docs/eks.md, Troubleshooting, says where a node's log is" \
     eksctl create nodegroup --config-file - < <(config)
 }
 
@@ -135,16 +135,16 @@ differences() {
   [ "$support" = "$(setting supportType)" ] || echo "the support type is $support, cluster.yaml says $(setting supportType)"
   [[ $answer == *audit* ]] || echo "no audit log is written"
   running=$(node_groups)
-  [ "${running:-$group}" = "$group" ] || echo "nodes run of group ${running//$'\n'/ and }, cluster.yaml describes $group"
+  [ "${running:-$group}" = "$group" ] || echo "the nodes are of group ${running//$'\n'/ and }, cluster.yaml describes $group"
 }
 
 # In the order that EKS requires: control plane, add-ons, nodes. Skips what is up to date.
 update() {
   local addon old running
   running=$(stacks)
-  [ -n "$running" ] || fail 1 "eksctl did not make cluster $name, so it is not eksctl's to update" "$by_template"
-  try "control plane: about 10 minutes where its version changes" \
-    "where more than one minor version lies between: set \`version\` in cluster.yaml to the next one first" \
+  [ -n "$running" ] || fail 1 "eksctl did not make cluster $name, so eksctl cannot update it" "$by_template"
+  try "control plane: about 10 minutes if its version changes" \
+    "if the versions are more than one minor version apart: set \`version\` in cluster.yaml to the next one first" \
     eksctl upgrade cluster --config-file - --approve < <(config)
   running=$(differences)
   if [[ $running == *"support type"* ]]; then
@@ -158,7 +158,7 @@ update() {
   running=$(node_groups)
   for old in $running; do
     [ "$old" = "$group" ] || try "draining node group $old, then deleting it" \
-      "kubectl --context $name get pods --all-namespaces --output wide says what is left on its nodes; run this again" \
+      "kubectl --context $name get pods --all-namespaces --output wide lists the pods that are left on its nodes; run this again" \
       eksctl delete nodegroup --region "$region" --cluster "$name" --name "$old" --wait
   done
 }
@@ -189,16 +189,16 @@ admit_jenkins() {
   if answer=$(aws eks describe-access-entry --cluster-name "$name" --region "$region" --principal-arn "$jenkins" 2>&1); then
     say "$jenkins has its access entry"
   elif [[ $answer == *ResourceNotFoundException* ]]; then
-    try "access entry of $jenkins" "is there such a role or user? aws iam get-role, aws iam get-user" \
+    try "access entry of $jenkins" "does this role or user exist? aws iam get-role, aws iam get-user" \
       aws eks create-access-entry --cluster-name "$name" --region "$region" --principal-arn "$jenkins" \
       --kubernetes-groups request-info-deployers
   else
-    fail 3 "cannot ask for the access entry of $jenkins:" "$answer"
+    fail 3 "cannot look up the access entry of $jenkins:" "$answer"
   fi
   try "writing $kubeconfig" "see above" aws eks update-kubeconfig --name "$name" --region "$region" \
     --alias "$name" --user-alias jenkins --kubeconfig "$kubeconfig"
   # aws writes the name of our profile into the file, but Jenkins does not have that profile.
-  try "taking our AWS_PROFILE out of it" "see above" \
+  try "removing our AWS_PROFILE from it" "see above" \
     kubectl --kubeconfig "$kubeconfig" config set-credentials jenkins --exec-env AWS_PROFILE-
 }
 
@@ -226,6 +226,6 @@ runtime_class
 [ -z "$jenkins" ] || admit_jenkins
 [ -z "$templates" ] || save_templates
 differing=$(differences)
-[ -z "$differing" ] || fail 4 "something runs otherwise than cluster.yaml says:" "${differing//$'\n'/$'\n  '}" \
-  "./createCluster.sh --update changes it" "$by_template"
-say "done: kubectl --context $name get nodes; ./deleteCluster.sh takes it all away. Next: docs/eks.md"
+[ -z "$differing" ] || fail 4 "the cluster differs from cluster.yaml:" "${differing//$'\n'/$'\n  '}" \
+  "./createCluster.sh --update changes the cluster" "$by_template"
+say "done: kubectl --context $name get nodes; ./deleteCluster.sh deletes everything. Next: docs/eks.md"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Deletes what createCluster.sh made, and before that the balancers of Services, which would block the deletion of the VPC.
+# Deletes what createCluster.sh made. It deletes the balancers of Services first, because they block the deletion of the VPC.
 # It may be run again.
 #
 #   deleteCluster.sh [--yes]
-#     --yes   does not ask; without it you must type the cluster's name
+#     --yes   does not ask; without it, you must type the cluster's name
 #
 # Exit codes: 0 nothing is left, 2 wrong usage or a missing tool, 3 AWS refuses to answer, otherwise the exit code of the
 # step that failed.
@@ -35,7 +35,7 @@ say "${left:-no stack of eksctl}"
 if [ -z "$yes" ]; then
   printf 'type the name of the cluster to delete it: ' >&2
   read -r answer || answer=''
-  [ "$answer" = "$name" ] || fail 2 "not deleted: the name was not typed" "where nobody can type: --yes"
+  [ "$answer" = "$name" ] || fail 2 "not deleted: the name was not typed" "in a script, use --yes"
 fi
 
 if [ "$state" = ACTIVE ]; then
@@ -43,14 +43,14 @@ if [ "$state" = ACTIVE ]; then
   KUBECONFIG=$(mktemp)
   export KUBECONFIG
   trap 'rm -f "$KUBECONFIG"' EXIT
-  try "asking for the cluster's key" "see above" aws eks update-kubeconfig --name "$name" --region "$region" --alias "$name"
+  try "getting access to the cluster" "see above" aws eks update-kubeconfig --name "$name" --region "$region" --alias "$name"
   services=$(kubectl --context "$name" get services --all-namespaces \
     --output 'jsonpath={range .items[?(@.spec.type=="LoadBalancer")]}{.metadata.namespace} {.metadata.name}{"\n"}{end}')
   while read -r namespace service; do
     [ -n "$service" ] || continue
     # Waits until the controller has removed the balancer.
     try "balancer of Service $namespace/$service" \
-      "kubectl --context $name -n kube-system logs deployment/aws-load-balancer-controller says why it stays" \
+      "kubectl --context $name -n kube-system logs deployment/aws-load-balancer-controller shows why it was not removed" \
       kubectl --context "$name" --namespace "$namespace" delete service "$service" --timeout 5m
   done <<<"$services"
 fi
@@ -59,7 +59,7 @@ if [ "$state" = absent ]; then # eksctl deletes no stack without its cluster
   say "done: the stacks of cluster $name are gone"
   exit 0
 fi
-[ -n "$left" ] || fail 1 "eksctl did not make cluster $name, so it is not eksctl's to delete" \
+[ -n "$left" ] || fail 1 "eksctl did not make cluster $name, so eksctl cannot delete it" \
   "if cluster.json made it: aws cloudformation delete-stack --region $region --stack-name $name"
 # An eviction would wait for PodDisruptionBudgets that can no longer be met.
 try "deleting cluster $name: about 12 minutes" "eksctl utils describe-stacks --region $region --cluster $name; then run this again" \

@@ -18,7 +18,7 @@ def file = { String id, String description ->
         .newInstance(scope, id, description, id, content)
 }
 
-// Both folders clone. If everybody may clone the repository, REPOSITORY_USER is empty and the credential does not exist.
+// Both folders clone. If the repository is public, REPOSITORY_USER is empty and the credential does not exist.
 def clone = text('REPOSITORY_USER') ?
     [password('repository', 'may read REPOSITORY', text('REPOSITORY_USER'), text('REPOSITORY_PASSWORD'))] : []
 

@@ -3,7 +3,7 @@
 # kubectl, aws, hadolint, trivy and Rust with the Wasm target. Run it as root; it may be run again. The first run takes minutes.
 #
 #   REPOSITORY                         what to clone
-#   REPOSITORY_USER, ..._PASSWORD      empty if everybody may clone it
+#   REPOSITORY_USER, ..._PASSWORD      empty if the repository is public
 #   IMAGE                              where to push, without a tag
 #   NAMESPACE, CONTEXT                 where to deploy
 #   RUNTIME                            `standalone`, or empty
@@ -67,7 +67,7 @@ controller() {
   apt-get install -y -qq --allow-change-held-packages "jenkins=$JENKINS"
   apt-mark hold jenkins kubectl trivy >/dev/null
   install -d -m 755 /etc/jenkins /etc/systemd/system/jenkins.service.d
-  install -d -m 700 -o jenkins -g jenkins "$home" # everybody could read a directory that Jenkins makes
+  install -d -m 700 -o jenkins -g jenkins "$home" # a directory that Jenkins makes would be readable by every user
   install -m 644 "$here/jenkins.yaml" "$here/folders.groovy" "$here/jobs.groovy" "$here/plugins.txt" /etc/jenkins/
   [ -e "$home/config.xml" ] || install -m 600 -o jenkins -g jenkins "$here/closed.xml" "$home/config.xml"
   cat >/etc/systemd/system/jenkins.service.d/request-info.conf <<UNIT
@@ -92,7 +92,7 @@ agent() {
   systemctl disable --quiet --now docker.service docker.socket
   loginctl enable-linger builder
   systemctl start "user@$(id -u builder).service" # returns when $runtime exists
-  # Without iptables, because builds run no containers, which would need a network.
+  # Without iptables, because builds run no containers that would need a network.
   sudo -u builder -H env XDG_RUNTIME_DIR="$runtime" PATH="/usr/share/docker.io/contrib:$PATH" \
     dockerd-rootless-setuptool.sh install --skip-iptables
   sudo -u builder -H rustup default "$RUST"

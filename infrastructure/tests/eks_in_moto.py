@@ -1,4 +1,4 @@
-"""moto 5.2 knows EKS by its API but not in CloudFormation: this teaches it, by handing each AWS::EKS resource of a
+"""moto 5.2 has the API of EKS but not its CloudFormation types. This module adds them: it hands each AWS::EKS resource of a
 template, with its references resolved, to the API operation that CloudFormation would call. The parameters are checked
 against AWS's own model of that operation; what moto has no backend for (add-ons, identities, access) ends there."""
 
@@ -22,7 +22,7 @@ _api = botocore.session.get_session().get_service_model("eks")
 
 
 def api_parameters(properties, shape):
-    """CloudFormation's spelling (DesiredSize, numbers as text) in the API's (desiredSize, 2); keys of maps are data."""
+    """Changes CloudFormation's spelling (DesiredSize, numbers as text) to the API's (desiredSize, 2). Keys of maps are data."""
     if shape.type_name == "structure":
         spelled = {key[0].lower() + key[1:]: value for key, value in properties.items()}
         return {
@@ -37,7 +37,7 @@ def api_parameters(properties, shape):
 
 
 def _respelled(properties):
-    """The one property that CloudFormation nests otherwise than the API: which logs are kept."""
+    """The one property that CloudFormation nests in another way than the API: which logs are kept."""
     if not (logs := properties.get("Logging")):
         return properties
     types = [it["Type"] for it in logs["ClusterLogging"]["EnabledTypes"]]
@@ -45,7 +45,7 @@ def _respelled(properties):
 
 
 class Resource:
-    """What CloudFormation keeps of one: the name that Ref gives and the attributes of GetAtt."""
+    """A resource as CloudFormation keeps it: the name that Ref gives, and the attributes of GetAtt."""
 
     def __init__(self, kind, parameters, made):
         self.type, self.parameters, self.made = kind, parameters, made
@@ -69,7 +69,7 @@ def _create(cls, resource_name, cloudformation_json, account_id, region_name, **
 
 
 def teach():
-    """Adds the resource types to moto; must come before moto first reads a template."""
+    """Adds the resource types to moto. Call it before moto first reads a template."""
     for kind in OPERATIONS:
         type(
             kind.replace("::", ""),

@@ -1,9 +1,9 @@
-"""A machine that becomes a node, for one command: node.py DIRECTORY COMMAND..., in namespaces of its own (`unshare --mount
---net --pid --fork --mount-proc`), so that this machine stays as it is.
+"""Plays a machine that becomes a node, for one command: node.py DIRECTORY COMMAND..., in its own namespaces (`unshare --mount
+--net --pid --fork --mount-proc`), so that this machine does not change.
 
-/etc and /usr/local/bin are DIRECTORY's own; /run and /var/lib are empty. There answer: the instance's metadata, with
-DIRECTORY/user-data (IMDSv2); github.com, by TLS, with the files of DIRECTORY/github; and the bus of systemd, which agrees to
-everything: nodeadm only subscribes there before it starts a unit.
+/etc and /usr/local/bin come from DIRECTORY; /run and /var/lib are empty. Three servers answer: the instance's metadata (IMDSv2)
+with DIRECTORY/user-data, github.com over TLS with the files of DIRECTORY/github, and systemd's bus, which accepts every call:
+nodeadm only subscribes to it before it starts a unit.
 """
 
 import functools
@@ -59,7 +59,7 @@ class Bus(socketserver.StreamRequestHandler):
         while head := self.rfile.read(16):
             _, kind, flags, _, body, serial, fields = struct.unpack("<BBBBIII", head)
             self.rfile.read(-(-fields // 8) * 8 + body)
-            if kind == 1 and not flags & 1:  # a call that wants an answer: an empty one, with its serial
+            if kind == 1 and not flags & 1:  # a call that expects an answer: an empty one, with its serial
                 self.wfile.write(struct.pack("<BBBBIII4sI", ord("l"), 2, 1, 1, 0, serial, 8, b"\x05\x01u\0", serial))
 
 

@@ -1,9 +1,9 @@
-"""aws, eksctl, helm and kubectl as createCluster.sh and deleteCluster.sh find them: this file under each of these names.
+"""Stand-ins for aws, eksctl, helm and kubectl: createCluster.sh and deleteCluster.sh find this file under each name.
 
-They note how they were called and play a small AWS, whose state is the JSON file $STATE/aws. aws answers in the shapes of
-its API (botocore 1.44) and filters them by the real JMESPath; what it prints of them as text is as aws-cli 1.46 prints
-it. eksctl says and does what eksctl 0.231 does, read in its source: pkg/actions/nodegroup/create.go and
-pkg/ctl/cmdutils/filter (what has a stack is excluded, whatever its status), pkg/actions/addon/create.go,
+They record their calls and play a small AWS, whose state is the JSON file $STATE/aws. aws answers in the shapes of its API
+(botocore 1.44), filters them with the real JMESPath, and prints text as aws-cli 1.46 does. eksctl says and does what eksctl
+0.231 does, read in its source: pkg/actions/nodegroup/create.go and pkg/ctl/cmdutils/filter (a node group with a stack is
+excluded, even if the stack failed), pkg/actions/addon/create.go,
 pkg/actions/podidentityassociation, pkg/ctl/delete/cluster.go, pkg/eks/versions_manager.go.
 """
 
@@ -22,7 +22,7 @@ ROLE = f"eksctl-{NAME}-podidentityrole-kube-system-aws-load-balancer-controller"
 
 
 class World:
-    """What there is of AWS: `cluster` (describe-cluster's, or None), `stacks` by name, and lists of names."""
+    """The state of AWS: `cluster` (describe-cluster's, or None), `stacks` by name, and lists of names."""
 
     def __init__(self):
         self.file = STATE / "aws"
@@ -49,7 +49,7 @@ def missing():
 
 
 def text(value):
-    """As `--output text` prints it: scalars on one line, then whatever is not one."""
+    """As `--output text` prints it: scalars on one line, then everything else."""
     if not isinstance(value, list):
         return [str(value)]
     scalars = [str(it) for it in value if not isinstance(it, list)]

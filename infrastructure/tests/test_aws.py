@@ -1,5 +1,5 @@
-"""What the scripts and docs/eks.md ask of AWS, asked by the real aws-cli of an AWS on this machine (moto). The upgrade of a
-control plane is not among it: moto has no UpdateClusterVersion."""
+"""The requests of the scripts and of docs/eks.md, sent by the real aws-cli to moto, an AWS on this machine. The upgrade of a
+control plane is missing, because moto has no UpdateClusterVersion."""
 
 import os
 import re
@@ -49,7 +49,7 @@ def test_the_repository_of_the_docs_refuses_a_second_push_of_every_tag_but_lates
     assert [it["filter"] for it in filters] == ["latest", "*-amd64", "*-arm64"]
 
 
-def test_the_zones_of_the_docs_are_two_that_eks_takes(aws, environment):  # noqa: F811
+def test_the_zones_of_the_docs_are_two_that_eks_accepts(aws, environment):  # noqa: F811
     chosen = bash(command("ZONES=") + '\necho "$ZONES"', environment).strip().split(",")
     offered = {it["ZoneName"]: it["ZoneId"] for it in aws("ec2").describe_availability_zones()["AvailabilityZones"]}
     assert "use1-az3" in offered.values()
@@ -79,7 +79,7 @@ def world(tmp_path, environment):
     return made
 
 
-def test_stacks_without_a_cluster_go_and_those_of_another_cluster_stay(aws, world):  # noqa: F811
+def test_stacks_without_a_cluster_are_deleted_and_those_of_another_cluster_are_not(aws, world):  # noqa: F811
     cloudformation = aws("cloudformation")
     tag = "alpha.eksctl.io/cluster-name"
     for stack, cluster in [(CLUSTER, "request-info"), (ROLE, "request-info"), ("eksctl-request-info-2-cluster", "request-info-2")]:
@@ -94,7 +94,7 @@ def test_stacks_without_a_cluster_go_and_those_of_another_cluster_stay(aws, worl
     assert "nothing to delete" in again.stderr, again.stderr
 
 
-def test_the_operators_profile_does_not_get_into_jenkins_kubeconfig(aws, world, tmp_path):  # noqa: F811
+def test_the_operators_profile_is_not_in_jenkins_kubeconfig(aws, world, tmp_path):  # noqa: F811
     bed = subprocess.run([ROOT / "e2e/cluster.sh", "assets"], capture_output=True, text=True, check=True).stdout.strip()
     kubectl = shutil.which("kubectl", path=f"{bed}:{os.environ['PATH']}")
     if not kubectl and not os.environ.get("CI"):

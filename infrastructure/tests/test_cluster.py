@@ -1,4 +1,4 @@
-"""cluster.json, the CloudFormation template, and cluster.yaml, which eksctl reads: each by itself, and that they agree."""
+"""cluster.json, a CloudFormation template, and cluster.yaml, which eksctl reads: each by itself, and their agreement."""
 
 import email
 import json
@@ -30,7 +30,7 @@ eks_in_moto.teach()
 
 @pytest.fixture
 def aws():
-    """Clients of an AWS of our own, on a free port of the loopback."""
+    """Clients of moto, which listens on a free port of the loopback interface."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -67,7 +67,7 @@ def test_the_version_of_kubernetes_is_what_cluster_yaml_says_everywhere():
     assert PARAMETERS["KubernetesVersion"]["Default"] == version
     bed = subprocess.run([ROOT / "e2e/cluster.sh", "assets"], capture_output=True, text=True, check=True).stdout
     assert re.search(rf"/kubernetes-{re.escape(version)}\.\d+/bin\n$", bed)
-    # deployer/tests says of which version it cites the source.
+    # deployer/tests names the versions whose source it cites.
     pattern = r"kubernetes\W{1,4}v?1\.[0-9]+"
     again = subprocess.run(["git", "grep", "-niE", pattern, "--", ":!deployer/tests"], cwd=ROOT, capture_output=True, text=True)
     assert again.stdout == ""
@@ -96,7 +96,7 @@ def eksctl_user_data():
 
 
 def own_user_data():
-    """The same of cluster.json, where a part of the message ends before the line break of its boundary."""
+    """The parts in cluster.json. A part of the message ends in front of the line break of its boundary."""
     separator, lines = RESOURCES["NodeTemplate"]["Properties"]["LaunchTemplateData"]["UserData"]["Fn::Base64"]["Fn::Join"]
     parts = {}
     for part in email.message_from_string(separator.join(lines)).get_payload():
@@ -115,7 +115,7 @@ def of_cluster_yaml():
         "authentication": CONFIG["accessConfig"]["authenticationMode"],
         "logs": CONFIG["cloudWatch"]["clusterLogging"]["enableTypes"],
         "days of logs": CONFIG["cloudWatch"]["clusterLogging"]["logRetentionInDays"],
-        "add-ons that nobody asked for": not CONFIG["addonsConfig"]["disableDefaultAddons"],
+        "default add-ons": not CONFIG["addonsConfig"]["disableDefaultAddons"],
         "add-ons": {it["name"] for it in CONFIG["addons"]},
         "identities": [(it["namespace"], it["serviceAccountName"]) for it in CONFIG["iam"]["podIdentityAssociations"]],
         "node group": GROUP["name"],
@@ -145,7 +145,7 @@ def of_cluster_json():
         "authentication": cluster["AccessConfig"]["AuthenticationMode"],
         "logs": [it["Type"] for it in cluster["Logging"]["ClusterLogging"]["EnabledTypes"]],
         "days of logs": RESOURCES["Log"]["Properties"]["RetentionInDays"],
-        "add-ons that nobody asked for": cluster["BootstrapSelfManagedAddons"],
+        "default add-ons": cluster["BootstrapSelfManagedAddons"],
         "add-ons": {it["AddonName"] for it in of_type("Addon")},
         "identities": [(it["Namespace"], it["ServiceAccount"]) for it in of_type("PodIdentityAssociation")],
         "node group": nodes["NodegroupName"],
@@ -160,16 +160,16 @@ def of_cluster_json():
 
 
 @pytest.mark.parametrize("question", of_cluster_yaml())
-def test_a_cluster_by_cluster_json_and_one_by_cluster_yaml_give_the_same_answer(question):
+def test_cluster_json_and_cluster_yaml_give_the_same_answer(question):
     assert of_cluster_json()[question] == of_cluster_yaml()[question]
 
 
-# What neither file may lose, whatever else they agree on.
+# Answers that neither file may change.
 REQUIRED = {
     "support type": "STANDARD",
     "Auto Mode": False,
     "logs": ["audit"],
-    "add-ons that nobody asked for": False,
+    "default add-ons": False,
     "metadata for pods": False,
     "labels of nodes": CLASS["scheduling"]["nodeSelector"],
 }
@@ -187,11 +187,11 @@ def test_disks_are_encrypted():
 @pytest.mark.parametrize(
     ("parameters", "has"), [({}, False), ({"JenkinsPrincipalArn": JENKINS}, True)], ids=["without", "with"]
 )
-def test_jenkins_has_an_access_entry_where_its_principal_is_given(aws, parameters, has):
+def test_jenkins_has_an_access_entry_if_its_principal_is_given(aws, parameters, has):
     assert ("JenkinsAccess" in create(aws, **parameters)) == has
 
 
-def test_the_class_that_the_deployment_names_is_a_runtime_of_the_nodes_containerd():
+def test_the_runtime_class_of_the_deployment_is_a_runtime_of_the_nodes_containerd():
     deployment = (ROOT / "kubernetes/deployment.yaml.tmp").read_text()
     assert f" runtimeClassName: {CLASS['metadata']['name']} # shim only\n" in deployment
     config = yaml.safe_load(GROUP["overrideBootstrapCommand"])["spec"]["containerd"]["config"]

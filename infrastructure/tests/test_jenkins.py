@@ -1,4 +1,4 @@
-"""What Jenkins is made of: that its parts name the same things, and that the tools that read them take them."""
+"""The parts of the Jenkins box: they agree with one another, and the tools that read them accept them."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def test_shellcheck_finds_nothing(script):
     assert check.returncode == 0, check.stdout
 
 
-def test_vagrant_takes_the_vagrantfile(tmp_path):
+def test_vagrant_accepts_the_vagrantfile(tmp_path):
     if not shutil.which("vagrant") and not os.environ.get("CI"):
         pytest.skip("vagrant is not installed: apt-get install vagrant")
     shutil.copytree(JENKINS, tmp_path / "jenkins")  # vagrant leaves a directory beside what it validates
@@ -73,7 +73,7 @@ def groovy():
 
 @pytest.fixture
 def made(groovy, tmp_path):
-    """What the .groovy files make of settings: lines, in order."""
+    """The calls that the .groovy files make with these settings: lines, in order."""
 
     def run(*files, **settings):
         for name, value in ({"kubeconfig": "a kubeconfig", "aws": "an access key"} | SETTINGS | settings).items():
@@ -109,7 +109,7 @@ def test_no_job_sees_a_credential_outside_of_its_folder():
     assert [(value["id"], value["scope"]) for it in domain["credentials"] for value in it.values()] == [("builder", "SYSTEM")]
 
 
-def test_a_credential_is_what_its_file_says_whatever_characters_it_has(made):
+def test_a_credential_keeps_every_character_of_its_file(made):
     lines = made("folders.groovy")
     assert (
         "main holds UsernamePasswordCredentialsImpl(CredentialsScope.GLOBAL, registry, may push IMAGE, jenkins, hunter2)" in lines
@@ -118,7 +118,7 @@ def test_a_credential_is_what_its_file_says_whatever_characters_it_has(made):
     assert any(line.endswith("kubeconfig, [kind:SecretBytes, arguments:[a kubeconfig]])") for line in lines)
 
 
-def test_a_folder_that_is_there_already_gets_the_new_credentials_in_place_of_the_old(made):
+def test_an_existing_folder_gets_the_new_credentials_instead_of_the_old(made):
     lines = made("folders.groovy", "folders.groovy")
     assert lines.count("main has 1 FolderCredentialsProperty") == 2
     assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
@@ -163,7 +163,7 @@ def test_the_controller_builds_nothing_and_its_agent_is_another_user():
     assert credential["username"] == "builder" != "jenkins"
 
 
-def test_a_jenkins_without_its_configuration_lets_nobody_in():
+def test_a_jenkins_without_its_configuration_allows_no_login():
     closed = ElementTree.parse(JENKINS / "closed.xml").getroot()
     assert closed.findtext("useSecurity") == "true"
     assert closed.find("securityRealm").get("class") == "hudson.security.SecurityRealm$None"
@@ -172,7 +172,7 @@ def test_a_jenkins_without_its_configuration_lets_nobody_in():
     assert strategy.findtext("denyAnonymousReadAccess") == "true"
 
 
-def test_the_deployers_first_verdict_line_is_what_jenkins_puts_beside_the_build(tmp_path):
+def test_the_builds_description_is_the_first_line_of_the_deployers_verdict(tmp_path):
     for entry in ROOT.iterdir():
         if entry.name != "target":
             (tmp_path / entry.name).symlink_to(entry)
@@ -189,14 +189,14 @@ def test_the_deployers_first_verdict_line_is_what_jenkins_puts_beside_the_build(
     assert verdict() == 'failed: image "a" does not exist'
 
 
-def test_the_configuration_sets_each_variable_that_the_jenkinsfile_expects_of_its_job():
+def test_the_configuration_sets_each_variable_that_the_jenkinsfile_expects():
     (properties,) = yaml.safe_load(CONFIGURATION)["jenkins"]["globalNodeProperties"]
     named = {it["key"] for it in properties["envVars"]["env"]}
     assert {"IMAGE", "NAMESPACE", "CONTEXT", "RUNTIME"} <= named
     assert "IMAGE (repository without tag), NAMESPACE, CONTEXT and RUNTIME" in JENKINSFILE.replace("\n// ", " ")
 
 
-# The steps, options and parts of the configuration that Jenkins has only by a plugin.
+# The steps, options and parts of the configuration that need a plugin.
 PROVIDED_BY = {
     "withCredentials(": "credentials-binding",
     "file(credentialsId": "plain-credentials",
@@ -213,20 +213,20 @@ PROVIDED_BY = {
 
 
 @pytest.mark.parametrize("what", PROVIDED_BY)
-def test_what_comes_from_a_plugin_has_its_plugin(what):
+def test_what_needs_a_plugin_has_its_plugin(what):
     assert what in JENKINSFILE + CONFIGURATION + FOLDERS + JOBS
     assert PROVIDED_BY[what] in PLUGINS
 
 
-def test_no_plugin_is_installed_for_nothing():
+def test_every_installed_plugin_is_used():
     assert set(PLUGINS) == set(PROVIDED_BY.values())
 
 
-def test_each_plugin_has_its_version():
+def test_every_plugin_has_a_version():
     assert all(re.fullmatch(r"\d[\w.]+", version) for version in PLUGINS.values()), PLUGINS
 
 
-def test_the_box_and_what_it_downloads_have_their_versions():
+def test_the_box_and_its_downloads_have_versions():
     pinned = dict(re.findall(r"\b([A-Z_]+)=([\d.]+)", PROVISION))
     assert set(pinned) >= {"JENKINS", "TRIVY", "HADOLINT", "RUST", "PLUGIN_MANAGER"}
     assert re.search(r"box_version = '\d+\.\d+\.\d+'", (JENKINS / "Vagrantfile").read_text())
@@ -234,7 +234,7 @@ def test_the_box_and_what_it_downloads_have_their_versions():
     assert pinned["RUST"].startswith(f"{rust}.")
 
 
-def test_the_page_names_the_versions_that_are_installed():
+def test_the_readme_names_the_installed_versions():
     page = (JENKINS / "README.md").read_text()
     pinned = dict(re.findall(r"\b([A-Z_]+)=([\d.]+)", PROVISION))
     rows = dict(re.findall(r"^\| ([^|]+) \| ([\d.]+) \|", page, re.M))
@@ -256,7 +256,7 @@ def test_hadolint_is_the_same_on_the_box_and_in_the_makefile():
     assert f"HADOLINT={version} " in PROVISION
 
 
-def test_the_box_is_not_touched_before_it_is_known_what_to_build():
+def test_without_a_repository_the_box_is_not_changed():
     done = subprocess.run(
         ["bash", JENKINS / "provision.sh"], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
     )
@@ -265,14 +265,14 @@ def test_the_box_is_not_touched_before_it_is_known_what_to_build():
     assert done.stdout == ""
 
 
-# The apt keys whose fingerprints are known, and where from: Jenkins's and Kubernetes's from many public repositories that check
-# them, trivy's from the key itself in aquasecurity/trivy-repo, commit c3acd29b, which replaced the one exposed in March 2026.
+# The fingerprints of the apt keys. Jenkins's and Kubernetes's were found in many public repositories that check them; trivy's is
+# that of the key in aquasecurity/trivy-repo, commit c3acd29b, which replaced the one exposed in March 2026.
 KEYS = {
     "jenkins": "5E386EADB55F01504CAE8BCF7198F4B714ABFC68",
     "kubernetes": "DE15B14486CD377B9E876E1A234654DA9A296436",
     "trivy": "825AD9036F7C850E6A6FED4935B8ACA44FD9CA9F",
 }
-# Where provision.sh writes, each a copy of its own in a mount namespace, so that this machine stays as it is.
+# The directories to which provision.sh writes are copies in a mount namespace, so that this machine does not change.
 BOX = """
 set -e
 [ -e "$BOX/etc" ] || cp -a /etc "$BOX/etc"
@@ -285,7 +285,7 @@ grep -q ^jenkins: /etc/passwd || {
 bash "$SCRIPT"
 eval "$AFTERWARDS"
 """
-# apt-get, curl and the like: they note their call; curl also makes the file it is to fetch, and gpg says whose key that is.
+# Stand-ins for apt-get, curl and the like. They record their calls; curl also creates the file, and gpg prints the key's owner.
 FAKE = r"""#!/bin/bash
 printf '%s %s\n' "$(basename "$0")" "$*" >>"$BOX/calls"
 case $0 in
@@ -330,11 +330,11 @@ class Box:
 @pytest.fixture
 def box(tmp_path):
     if os.geteuid():
-        pytest.skip("only root may make the mounts that keep this machine as it is")
+        pytest.skip("only root may make the mounts that protect this machine")
     return Box(tmp_path)
 
 
-def test_the_box_gets_each_tool_of_the_road_and_every_variable_of_its_configuration(box):
+def test_the_box_gets_each_tool_of_the_pipeline_and_every_variable_of_its_configuration(box):
     (box.files / "kubeconfig").write_text("a kubeconfig")
     (box.files / "aws-credentials").write_text("an access key")
     done = box.provision(**SETTINGS)
@@ -358,11 +358,11 @@ def test_the_box_gets_each_tool_of_the_road_and_every_variable_of_its_configurat
     assert {oct(it.stat().st_mode & 0o077) for it in [secrets, *secrets.iterdir()]} == {"0o0"}
     assert "ecr-login" in (box.directory / "lib/builder/.docker/config.json").read_text()
     (settings,) = re.findall(r"%w\[([A-Z_ ]+)\]", (JENKINS / "Vagrantfile").read_text())
-    assert set(settings.split()) == set(SETTINGS), "vagrant hands over what provision.sh reads"
+    assert set(settings.split()) == set(SETTINGS), "vagrant passes the variables that provision.sh reads"
 
 
-def test_the_user_that_builds_reads_nothing_of_the_controller_and_has_a_docker_without_root(box):
-    # A file that Jenkins would have written, with the mode that it gives to its files.
+def test_the_agents_user_cannot_read_the_controllers_files_and_has_a_rootless_docker(box):
+    # A file as Jenkins writes it, with its mode.
     written = "install -m 644 -o jenkins -g jenkins /dev/null /var/lib/jenkins/credentials.xml"
     readable = "setpriv --reuid builder --regid builder --init-groups find /etc/jenkins /var/lib/jenkins -type f -readable"
     done = box.provision(f"{written}; {readable} 2>/dev/null || true; id -nG builder; id -nG jenkins", **SETTINGS)
@@ -376,7 +376,7 @@ def test_the_user_that_builds_reads_nothing_of_the_controller_and_has_a_docker_w
     assert key == 'restrict,from="127.0.0.1" ' + box.secret("agent_key.pub").strip()
 
 
-def test_jenkins_is_closed_and_configured_before_it_is_first_started(box):
+def test_jenkins_is_locked_and_configured_before_its_first_start(box):
     done = box.provision(**SETTINGS)
     steps = ["systemctl mask --quiet jenkins", "apt-get install -y -qq --allow-change-held-packages jenkins="]
     steps += ["sudo -u jenkins java", "systemctl unmask --quiet jenkins", "systemctl start jenkins"]
@@ -399,7 +399,7 @@ def test_an_apt_key_with_another_fingerprint_is_refused_before_anything_is_insta
     assert "rustup" not in done.calls and "jenkins=" not in done.calls
 
 
-def test_the_plugin_manager_is_held_to_its_checksum_once_that_is_known(box):
+def test_the_plugin_manager_must_have_its_checksum_once_that_is_known(box):
     done = box.provision(**SETTINGS)
     (checksum,) = re.findall(r"set PLUGIN_MANAGER_SHA256=(\w{64}) in provision.sh", done.stderr)
     script = box.files / "provision.sh"
@@ -414,7 +414,7 @@ def test_the_plugin_manager_is_held_to_its_checksum_once_that_is_known(box):
             assert not manager.exists()
 
 
-def test_a_second_run_keeps_the_password_and_takes_what_is_new(box):
+def test_a_second_run_keeps_the_password_and_applies_new_settings(box):
     (box.files / "kubeconfig").write_text("a kubeconfig")
     box.provision(**SETTINGS)
     kept = {name: box.secret(name) for name in ["ADMIN_PASSWORD", "agent_key", "kubeconfig"]}
@@ -432,7 +432,7 @@ def test_no_secret_is_printed(box):
             assert secret not in text
 
 
-def test_nobody_in_the_box_but_root_and_vagrant_reads_the_copies_of_the_secrets():
+def test_in_the_box_only_root_and_vagrant_can_read_the_copies_of_the_secrets():
     vagrantfile = (JENKINS / "Vagrantfile").read_text()
     assert re.search(r"synced_folder .*type: 'rsync', rsync__args: %w\[.*--chmod=D700,F600\]", vagrantfile)
     ignored = (JENKINS / ".gitignore").read_text().split()

@@ -1,5 +1,5 @@
-"""What the user data of a node does: the script is run, nodeadm's own program merges the NodeConfig into containerd's
-configuration, and a containerd of the version that Amazon Linux 2023 has starts with it. As root, in namespaces."""
+"""The user data of a node. The script is run, the real nodeadm merges the NodeConfig into containerd's configuration, and a
+containerd close to that of Amazon Linux 2023 starts with it. As root, in namespaces."""
 
 import functools
 import hashlib
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root"
 
 @functools.cache
 def built(module, version):
-    """The program of this name in the module's cmd, compiled once; about a minute each."""
+    """The program of this name in the module's cmd. It is compiled once, which takes about a minute."""
     name = re.sub(r"/v\d+$", "", module).rpartition("/")[2]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "request-info" / f"{name}-{version}"
     if not (cache / name).exists():
@@ -89,7 +89,7 @@ def archive(content):
 
 
 RIGHT = archive(b"the shim")
-# The one thing that is another here: the release itself cannot be had, so that the pinned sum is that of our archive.
+# The only difference from a real node: the release cannot be downloaded here, so the pinned checksum is that of our archive.
 OF_OURS = SCRIPT.replace(PINNED[os.uname().machine], hashlib.sha256(RIGHT).hexdigest())
 
 
@@ -110,7 +110,7 @@ def joins(node):
     return node.run("systemd-analyze", "condition", condition).returncode == 0
 
 
-def test_the_pinned_sums_are_those_of_the_release():
+def test_the_pinned_checksums_are_those_of_the_release():
     assert PINNED == {
         "x86_64": "eec8df96fa3a4fe5dbc57ffb706461692c055299dd6d22dff9444863a2a12281",
         "aarch64": "a923f08d91c110d2cda29fbc380273e6d0a97aa0bab455c55f613c8d5a8bfbe4",
@@ -118,7 +118,7 @@ def test_the_pinned_sums_are_those_of_the_release():
     assert "/releases/download/v0.23.0/" in URL[1]
 
 
-def test_the_script_installs_the_shim_that_has_the_pinned_sum_and_the_node_joins(node):
+def test_the_script_installs_the_shim_with_the_pinned_checksum_and_the_node_joins(node):
     offer(node, RIGHT)
     done = node.first_boot(OF_OURS)
     assert done.returncode == 0, done.stderr
@@ -144,7 +144,7 @@ def test_a_node_without_the_pinned_shim_does_not_join(node, content, words):
 
 # --- NodeConfig ---
 
-# EKS adds a part of its own to a managed node's user data. The feature gate keeps nodeadm from asking EC2.
+# EKS adds its own part to a managed node's user data. The feature gate keeps nodeadm from asking EC2.
 OF_EKS = """apiVersion: node.eks.aws/v1alpha1
 kind: NodeConfig
 spec:
@@ -159,7 +159,7 @@ def by_cluster_json():
 
 
 def by_eksctl():
-    """As pkg/nodebootstrap/managed_al2.go of eksctl 0.231 writes it: the NodeConfig is read and written anew."""
+    """As pkg/nodebootstrap/managed_al2.go of eksctl 0.231 writes it: the NodeConfig is parsed and written again."""
     config = yaml.safe_load(GROUP["overrideBootstrapCommand"])
     config["metadata"] = {}
     config["spec"] |= {"cluster": {}, "instance": {"localStorage": {}, "network": {}}, "kubelet": {}}
@@ -212,14 +212,14 @@ def runtimes(config):
 
 
 @pytest.mark.parametrize("user_data", [by_cluster_json, by_eksctl])
-def test_nodeadm_adds_the_runtime_to_its_own_configuration_of_containerd(configured, user_data):
+def test_nodeadm_adds_the_runtime_to_containerds_configuration(configured, user_data):
     _, config = configured(user_data())
     assert runtimes(config)["spin-v2"] == {"runtime_type": "io.containerd.spin.v2", "options": {"SystemdCgroup": True}}
     assert runtimes(config)["runc"]["options"] == {"BinaryName": "/usr/sbin/runc", "SystemdCgroup": True}
     assert config["plugins"]["io.containerd.cri.v1.runtime"]["containerd"]["default_runtime_name"] == "runc"
 
 
-def test_the_runtime_is_there_after_a_reboot_and_what_was_appended_by_hand_is_not(configured, node):
+def test_after_a_reboot_the_runtime_is_configured_and_what_was_appended_by_hand_is_gone(configured, node):
     _, before = configured(by_cluster_json())
     with (node.directory / "etc/containerd/config.toml").open("a") as file:
         file.write("[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.appended]\n")
@@ -236,7 +236,7 @@ kill $!
 """
 
 
-def test_containerd_starts_with_it_and_names_the_runtime(configured):
+def test_containerd_starts_and_lists_the_runtime(configured):
     done, _ = configured(by_cluster_json(), f"{{ {START} }}")
     (line,) = [it for it in done.stdout.splitlines() if "starting cri plugin" in it]
     assert '\\"spin-v2\\":{\\"runtimeType\\":\\"io.containerd.spin.v2\\"' in line

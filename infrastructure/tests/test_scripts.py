@@ -1,4 +1,4 @@
-"""createCluster.sh and deleteCluster.sh against tools that note how they were called and play a small AWS."""
+"""createCluster.sh and deleteCluster.sh with stand-ins for their tools, which record their calls and play a small AWS."""
 
 import json
 import os
@@ -29,7 +29,7 @@ ACTIVE = {
 
 
 class World:
-    """createCluster.sh and deleteCluster.sh as an engineer has them, and stand_ins.py in the place of AWS."""
+    """createCluster.sh and deleteCluster.sh, with stand_ins.py for AWS."""
 
     def __init__(self, directory: Path):
         self.state = directory / "state"
@@ -39,7 +39,7 @@ class World:
         for tool in TOOLS:
             (self.path / tool).write_text(f"#!{sys.executable}\n" + (HERE / "tests/stand_ins.py").read_text())
             (self.path / tool).chmod(0o755)
-        # And nothing else of this machine's but the system's own commands.
+        # Nothing else of this machine is on PATH, only the system's own commands.
         for command in ["awk", "basename", "bash", "cat", "cut", "dirname", "head", "mkdir", "mktemp", "rm", "sed", "sha256sum"]:
             (self.path / command).symlink_to(shutil.which(command))
         self.is_now()
@@ -105,7 +105,7 @@ def test_the_first_run_makes_the_cluster_then_the_balancer_controller_then_the_r
     assert "done: kubectl --context request-info get nodes" in done.stderr
 
 
-def test_it_says_what_the_docs_say_of_the_cost_before_it_makes_anything(world):
+def test_the_cost_is_printed_before_anything_is_made_and_is_that_of_the_docs(world):
     done = world.run("createCluster.sh", failing="eksctl*")
     docs = (HERE.parent / "docs/eks.md").read_text()
     *parts, total = re.findall(r"^\|.*\| \**([\d.]+)\** \|$", docs.split("## Cost")[1], re.MULTILINE)
@@ -118,7 +118,7 @@ def test_it_says_what_the_docs_say_of_the_cost_before_it_makes_anything(world):
     assert done.stderr.index("control plane $") < done.stderr.index("no luck today")
 
 
-def test_a_second_run_makes_no_second_cluster_and_ends_well(world):
+def test_a_second_run_makes_no_second_cluster_and_succeeds(world):
     first = world.run("createCluster.sh", "--jenkins", JENKINS)
     second = world.run("createCluster.sh", "--jenkins", JENKINS)
     assert (first.returncode, second.returncode) == (0, 0), second.stderr
@@ -126,7 +126,7 @@ def test_a_second_run_makes_no_second_cluster_and_ends_well(world):
     assert changes(second.calls) == [*ADD_ONS, *REST]
 
 
-# What an interrupted run left, and what the next one does first to finish it.
+# What an interrupted run left, and the first steps of the next run, which finish it.
 INTERRUPTED = {
     "between the cluster and its add-ons": (
         {"cluster": ACTIVE, "stacks": {CLUSTER: "CREATE_COMPLETE"}},
@@ -148,7 +148,7 @@ INTERRUPTED = {
 
 
 @pytest.mark.parametrize("when", INTERRUPTED)
-def test_a_run_that_was_interrupted_is_finished_by_the_next(world, when):
+def test_the_next_run_finishes_an_interrupted_one(world, when):
     left, first = INTERRUPTED[when]
     world.is_now(**left)
     done = world.run("createCluster.sh")
@@ -164,21 +164,21 @@ def test_the_add_ons_that_are_made_by_name_are_those_of_cluster_yaml():
     assert sorted(it["name"] for it in described) == sorted([*FIRST, "coredns"])
 
 
-def test_a_stack_that_is_still_being_made_is_waited_for(world):
+def test_a_stack_that_is_still_being_made_ends_the_run(world):
     world.is_now(cluster=ACTIVE, stacks={CLUSTER: "CREATE_COMPLETE", f"{NODES}-0a1b2c3d": "CREATE_IN_PROGRESS"})
     done = world.run("createCluster.sh")
     assert (done.returncode, changes(done.calls)) == (1, [])
     assert "nodegroup-spin-0a1b2c3d is CREATE_IN_PROGRESS" in done.stderr
 
 
-def test_the_stack_of_a_cluster_that_was_deleted_by_hand_is_left_to_deletecluster_sh(world):
+def test_the_stack_of_a_cluster_that_was_deleted_by_hand_is_for_deletecluster_sh(world):
     world.is_now(stacks={CLUSTER: "CREATE_COMPLETE"})
     done = world.run("createCluster.sh")
     assert (done.returncode, changes(done.calls)) == (1, [])
     assert "./deleteCluster.sh deletes what is left" in done.stderr
 
 
-def test_the_stacks_of_a_cluster_whose_name_begins_the_same_are_not_touched(world):
+def test_the_stacks_of_a_cluster_whose_name_begins_alike_are_not_touched(world):
     other = {"eksctl-request-info-2-cluster": "ROLLBACK_COMPLETE"}
     world.is_now(stacks=other, tag="request-info-2")
     assert "nothing to delete" in world.run("deleteCluster.sh", "--yes").stderr
@@ -196,24 +196,24 @@ def older(**cluster):
     }
 
 
-def test_what_runs_otherwise_than_cluster_yaml_says_is_said_instead_of_done(world):
+def test_each_difference_from_cluster_yaml_is_printed_and_the_run_is_not_done(world):
     world.is_now(**older())
     done = world.run("createCluster.sh")
     assert done.returncode == 4 and "done:" not in done.stderr
     assert "create nodegroup" not in changes(done.calls)
-    said = done.stderr.partition("something runs otherwise than cluster.yaml says:\n")[2]
+    said = done.stderr.partition("the cluster differs from cluster.yaml:\n")[2]
     minor = int(VERSION.partition(".")[2])
     assert re.sub("spin-[0-9a-f]{8}", "spin-SUM", said).splitlines() == [
         f"  Kubernetes 1.{minor - 1} runs, cluster.yaml says {VERSION}",
         "  the support type is EXTENDED, cluster.yaml says STANDARD",
         "  no audit log is written",
-        "  nodes run of group spin, cluster.yaml describes spin-SUM",
-        "  ./createCluster.sh --update changes it",
-        "  if cluster.json made it: `aws cloudformation deploy` as in docs/eks.md changes it",
+        "  the nodes are of group spin, cluster.yaml describes spin-SUM",
+        "  ./createCluster.sh --update changes the cluster",
+        "  if it was made with cluster.json: `aws cloudformation deploy` as in docs/eks.md changes it",
     ]
 
 
-def test_an_update_goes_from_the_control_plane_by_the_add_ons_to_new_nodes_and_drains_the_old(world):
+def test_an_update_changes_the_control_plane_then_the_add_ons_then_the_nodes(world):
     world.is_now(**older())
     done = world.run("createCluster.sh", "--update")
     assert done.returncode == 0, done.stderr
@@ -232,10 +232,10 @@ def test_an_update_goes_from_the_control_plane_by_the_add_ons_to_new_nodes_and_d
     assert [it for it in done.calls if "eksctl delete nodegroup" in it] == [
         "eksctl delete nodegroup --region us-east-1 --cluster request-info --name spin --wait"
     ]
-    assert world.run("createCluster.sh").returncode == 0, "and then nothing differs"
+    assert world.run("createCluster.sh").returncode == 0, "after that, nothing differs"
 
 
-def test_an_update_over_two_minor_versions_ends_with_eksctls_words_and_the_way_round(world):
+def test_an_update_over_two_minor_versions_ends_with_eksctls_message_and_a_remedy(world):
     minor = int(VERSION.partition(".")[2])
     world.is_now(**older(version=f"1.{minor - 2}"))
     done = world.run("createCluster.sh", "--update")
@@ -255,7 +255,7 @@ def test_an_update_over_two_minor_versions_ends_with_eksctls_words_and_the_way_r
         ("logRetentionInDays: 30", "logRetentionInDays: 60", False),
     ],
 )
-def test_nodes_differ_when_what_makes_a_node_differs(world, tmp_path, before, after, new):
+def test_the_node_group_differs_if_a_setting_of_the_nodes_does(world, tmp_path, before, after, new):
     world.run("createCluster.sh")
     copy = shutil.copytree(HERE.parent, tmp_path / "copy", ignore=lambda folder, _: set(os.listdir(folder)) - KEPT)
     text = (copy / "infrastructure/cluster.yaml").read_text()
@@ -263,13 +263,13 @@ def test_nodes_differ_when_what_makes_a_node_differs(world, tmp_path, before, af
     (copy / "infrastructure/cluster.yaml").write_text(text.replace(before, after))
     done = world.run(copy / "infrastructure/createCluster.sh")
     assert done.returncode == (4 if new else 0), done.stderr
-    assert ("nodes run of group" in done.stderr) == new
+    assert ("the nodes are of group" in done.stderr) == new
 
 
 KEPT = {"infrastructure", "kubernetes", "runtimeclass.yaml", "cluster.yaml", "createCluster.sh", "common.sh"}
 
 
-def test_a_cluster_of_another_maker_gets_the_rest_and_is_not_eksctls_to_change(world):
+def test_a_cluster_not_made_by_eksctl_gets_the_rest_but_is_neither_updated_nor_deleted(world):
     world.is_now(cluster=ACTIVE, services=["request-info"])
     done = world.run("createCluster.sh")
     assert done.returncode == 0, done.stderr
@@ -293,7 +293,7 @@ def test_a_cluster_that_is_not_ready_is_left_alone(world, status):
 
 
 @pytest.mark.parametrize("script", ["createCluster.sh", "deleteCluster.sh"])
-def test_every_missing_tool_is_named_with_where_it_comes_from_and_nothing_is_done(world, script):
+def test_every_missing_tool_is_named_with_its_source_and_nothing_is_done(world, script):
     (world.path / "eksctl").unlink()
     (world.path / "kubectl").unlink()
     done = world.run(script)
@@ -310,7 +310,7 @@ STEPS = {
     "eksctl create cluster*": "run this again: it finishes what was begun",
     "helm *eks-charts*": "logs deployment/aws-load-balancer-controller",
     "kubectl *apply*": "see above",
-    "aws eks create-access-entry*": "is there such a role or user?",
+    "aws eks create-access-entry*": "does this role or user exist?",
     "kubectl *set-credentials*": "see above",
 }
 
@@ -328,18 +328,18 @@ def test_a_step_that_fails_ends_the_run_with_its_exit_code_and_a_remedy(world, s
 @pytest.mark.parametrize(
     ("failing", "complaint"),
     [
-        ("aws sts*", "AWS does not know who is asking"),
-        ("aws eks describe-cluster*", "cannot ask for cluster request-info"),
+        ("aws sts*", "there are no valid AWS credentials"),
+        ("aws eks describe-cluster*", "cannot look up cluster request-info"),
     ],
 )
-def test_an_aws_that_refuses_is_told_from_a_cluster_that_is_absent(world, script, failing, complaint):
+def test_a_refusal_of_aws_is_not_taken_for_an_absent_cluster(world, script, failing, complaint):
     done = world.run(script, failing=failing)
     assert done.returncode == 3
     assert complaint in done.stderr and "no luck today" in done.stderr
     assert changes(done.calls) == []
 
 
-def test_the_templates_that_eksctl_made_are_kept_where_asked(world, tmp_path):
+def test_save_templates_keeps_the_templates_that_eksctl_made(world, tmp_path):
     assert world.run("createCluster.sh", "--save-templates", tmp_path / "kept").returncode == 0
     assert sorted(os.listdir(tmp_path / "kept")) == sorted(f"{it}.json" for it in world.now()["stacks"])
     assert json.loads((tmp_path / "kept" / f"{CLUSTER}.json").read_text()) == {"Resources": {}}
@@ -353,13 +353,13 @@ def test_a_wrong_option_is_refused(world, arguments):
 
 
 @pytest.mark.parametrize("script", ["createCluster.sh", "deleteCluster.sh"])
-def test_help_is_the_comment_at_the_top_and_calls_nothing(world, script):
+def test_help_prints_the_comment_at_the_top_and_calls_nothing(world, script):
     done = world.run(script, "--help")
     assert (done.returncode, done.calls) == (0, [])
     assert f"{script} [--" in done.stdout and "set -euo" not in done.stdout and "#" not in done.stdout
 
 
-def test_balancers_go_before_the_cluster_whose_network_they_hold(world):
+def test_balancers_are_deleted_before_the_cluster_whose_network_they_use(world):
     world.run("createCluster.sh")
     world.is_now(**world.now() | {"stacks": {CLUSTER: "CREATE_COMPLETE"}, "services": ["request-info"]})
     done = world.run("deleteCluster.sh", "--yes")
@@ -368,7 +368,7 @@ def test_balancers_go_before_the_cluster_whose_network_they_hold(world):
     assert any("--namespace web delete service request-info" in call for call in done.calls)
 
 
-def test_a_second_deletion_finds_nothing_and_ends_well(world):
+def test_a_second_deletion_finds_nothing_and_succeeds(world):
     world.run("createCluster.sh")
     world.run("deleteCluster.sh", "--yes")
     done = world.run("deleteCluster.sh", "--yes")
@@ -376,7 +376,7 @@ def test_a_second_deletion_finds_nothing_and_ends_well(world):
     assert "nothing to delete" in done.stderr and changes(done.calls) == []
 
 
-def test_stacks_without_a_cluster_are_deleted_too_the_clusters_last(world):
+def test_stacks_without_a_cluster_are_deleted_and_the_clusters_stack_is_the_last(world):
     world.is_now(stacks={CLUSTER: "ROLLBACK_COMPLETE", ROLE: "DELETE_FAILED"})
     done = world.run("deleteCluster.sh", "--yes")
     assert done.returncode == 0, done.stderr
@@ -389,7 +389,7 @@ def test_stacks_without_a_cluster_are_deleted_too_the_clusters_last(world):
     [("request-info\n", True), ("yes\n", False), ("", False)],
     ids=["name", "other", "end of input"],
 )
-def test_without_yes_the_name_has_to_be_typed(world, answer, deleted):
+def test_without_yes_the_name_must_be_typed(world, answer, deleted):
     world.run("createCluster.sh")
     done = world.run("deleteCluster.sh", answer=answer)
     assert ("delete cluster" in changes(done.calls)) == deleted

@@ -8,7 +8,7 @@ class Build {
     final Shell shell
     private final Properties credentials
     private final Map<String, String> variables
-    /** What `currentBuild` is to the Jenkinsfile. */
+    /** The object `currentBuild` of the Jenkinsfile. */
     final Map<String, String> current = [description: null]
     private String result = 'SUCCESS'
     private final List<String> summary = []
@@ -21,7 +21,7 @@ class Build {
         commit = it.commit
         credentials = it.credentials
         shell = new Shell(System.out)
-        // Not in the workspace, whose tree would be dirty then.
+        // Not in the workspace, because that would make the work tree dirty.
         temporary = new File("${workspace}@tmp")
         // GIT_COMMIT is missing, as in Jenkins, which sets it only for the checkout that it makes itself.
         variables = Section.override(System.getenv().findAll { it.key != 'GIT_COMMIT' }, [
@@ -41,7 +41,7 @@ class Build {
         Math.min(outer, System.currentTimeMillis() + unit.toMillis(sole(limit, 'time') as long))
     }
 
-    /** The value of the argument NAME in what is GIVEN to a step or an option, where it may stand without its name. */
+    /** The value of the argument NAME, which may be GIVEN to a step or an option without its name. */
     static Object sole(Object given, String name) {
         given instanceof Map ? given[name] : given
     }

@@ -31,7 +31,7 @@ class Grammar extends CompilationCustomizer {
     private static final List<String> STEPS =
         ['checkout', 'sh', 'echo', 'error', 'timeout', 'withEnv', 'withCredentials', 'archiveArtifacts', 'script']
 
-    /** Which directives may stand in which block. */
+    /** The directives that each block may contain. */
     private static final Map<String, List<String>> BLOCKS = [
         'the Jenkinsfile'   : ['pipeline'],
         pipeline            : ['agent', 'options', 'environment', 'stages', 'post'],
@@ -53,7 +53,7 @@ class Grammar extends CompilationCustomizer {
 
     /**
      * The arguments of everything that is called, with their types. What is not listed takes no arguments. An argument with !
-     * is required. If only one is required, it may stand without its name.
+     * is required. If only one argument is required, it may be given without its name.
      */
     private static final Map<String, Map<String, Class>> ARGUMENTS = [
         agent                  : ['type!': Object],
@@ -98,7 +98,7 @@ class Grammar extends CompilationCustomizer {
         code.statements.each { Statement statement ->
             if (name == 'environment') {
                 String variable = variable(statement)
-                if (!seen.add(variable)) refuse(statement, "the variable `$variable` stands twice in environment")
+                if (!seen.add(variable)) refuse(statement, "the variable `$variable` appears twice in environment")
             } else if (name == 'script') {
                 description(statement)
             } else {
@@ -110,7 +110,7 @@ class Grammar extends CompilationCustomizer {
                 if (name.startsWith('options')) arguments(call, null)
                 else arguments(call, directive == 'options' && name == 'stage' ? 'options of a stage' : directive)
                 String only = directive == 'stage' ? "the stage `${call.arguments.expressions[0].text}`" : "`$directive`"
-                if (!seen.add(only) && !(directive in STEPS)) refuse(call, "$only stands twice in $name")
+                if (!seen.add(only) && !(directive in STEPS)) refuse(call, "$only appears twice in $name")
             }
         }
         REQUIRED[name].findAll { !("`$it`".toString() in seen) }.each { refuse(opening ?: code, "$name has no `$it`") }
@@ -119,7 +119,7 @@ class Grammar extends CompilationCustomizer {
     private static MethodCallExpression directive(Statement statement, String block) {
         Expression expression = statement instanceof ExpressionStatement ? statement.expression : null
         if (expression instanceof MethodCallExpression && expression.implicitThis) return expression
-        refuse(statement, "only directives and steps may stand in $block, no other code")
+        refuse(statement, "only directives and steps are allowed in $block")
     }
 
     private static BinaryExpression assignment(Statement statement, String what) {
@@ -130,10 +130,10 @@ class Grammar extends CompilationCustomizer {
 
     /** The name of the variable that STATEMENT sets. */
     private static String variable(Statement statement) {
-        BinaryExpression it = assignment(statement, 'NAME = value may stand in environment')
+        BinaryExpression it = assignment(statement, 'NAME = value is allowed in environment')
         String name = it.leftExpression.text
         if (!(it.leftExpression instanceof VariableExpression && name ==~ /[a-zA-Z_][a-zA-Z0-9_]*/)) {
-            refuse(statement, "`$name` is not a name for a variable")
+            refuse(statement, "`$name` is not a valid name of a variable")
         }
         if (!(it.rightExpression instanceof ConstantExpression || it.rightExpression instanceof GStringExpression)) {
             refuse(statement, 'a value in environment is a quoted string')
@@ -143,7 +143,7 @@ class Grammar extends CompilationCustomizer {
     }
 
     private static void description(Statement statement) {
-        String known = 'currentBuild.description = value may stand in script'
+        String known = 'currentBuild.description = value is allowed in script'
         BinaryExpression it = assignment(statement, known)
         if (it.leftExpression.text != 'currentBuild.description') refuse(statement, "only $known")
         value(it.rightExpression)
@@ -188,7 +188,7 @@ class Grammar extends CompilationCustomizer {
                 refuse(value, 'the name of a stage is a literal string')
             }
             if (value instanceof ConstantExpression && !literal(value.value, type)) {
-                refuse(value, "`$name` of `$callee` is of type $type.simpleName, which `$value.text` is not")
+                refuse(value, "`$name` of `$callee` must be of type $type.simpleName, and `$value.text` is not")
             }
         }
         required.findAll { !named.containsKey(it) }.each { refuse(call, "`$callee` has no `$it`") }
@@ -221,7 +221,7 @@ class Grammar extends CompilationCustomizer {
 
     private static void outside(Expression it) {
         String known = OBJECTS.join(', ')
-        refuse(it, "`$it.text` is not known here; Jenkins's sandbox refuses what is not on its list; known are properties of $known")
+        refuse(it, "`$it.text` is unknown here, and Jenkins's sandbox refuses what is not on its list; known here are the properties of $known")
     }
 
     private static void refuse(ASTNode node, String why) throws Refused {

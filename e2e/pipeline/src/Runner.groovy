@@ -6,12 +6,12 @@ import org.codehaus.groovy.control.messages.ExceptionMessage
 class Runner {
     private static final String USAGE = '''\
         run --repository DIR --branch NAME --commit SHA --workspace DIR --artifacts DIR [--credentials FILE] [--env NAME=VALUE]...
-        Evaluates the Jenkinsfile of commit SHA in the git repository DIR as Jenkins would, every `sh` for real.
-          --workspace DIR     where the repository is cloned, or was by an earlier build
+        Builds commit SHA of the git repository DIR by its Jenkinsfile, as Jenkins would. Every `sh` runs for real.
+          --workspace DIR     an empty directory for the clone, or the clone of an earlier build
           --artifacts DIR     where archiveArtifacts copies to
           --credentials FILE  Java properties: ID.username and ID.password, or ID.secret, or ID.file (a path)
           --env NAME=VALUE    a variable of the job
-        Exit code: 0 the build succeeded, 1 it failed or was aborted, 2 it was never begun.
+        Exit code: 0 the build succeeded, 1 it failed or was aborted, 2 it did not begin.
         '''.stripIndent()
 
     static void main(String[] arguments) {
@@ -36,14 +36,14 @@ class Runner {
         for (int i = 0; i < arguments.length; i += 2) {
             String name = arguments[i].replaceFirst('^--', '')
             if (!(name in [*REQUIRED, 'credentials', 'env'])) throw new Refused("unknown option ${arguments[i]}; see --help")
-            if (i + 1 == arguments.length) throw new Refused("--$name wants a value; see --help")
+            if (i + 1 == arguments.length) throw new Refused("--$name needs a value; see --help")
             given[name] << arguments[i + 1]
         }
         REQUIRED.each { if (!given[it]) throw new Refused("--$it is missing; see --help") }
 
         File workspace = new File(given.workspace[0]).absoluteFile
         if (workspace.list() && !new File(workspace, '.git').exists()) {
-            throw new Refused("--workspace $workspace is not empty, and no clone of an earlier build; name a new directory")
+            throw new Refused("--workspace $workspace is neither empty nor a clone of an earlier build; name a new directory")
         }
         Properties credentials = new Properties()
         given.credentials.each { String file ->
@@ -68,7 +68,7 @@ class Runner {
         ]
     }
 
-    /** The commit's Jenkinsfile, which Jenkins reads, too; not the work tree's. */
+    /** The Jenkinsfile of the commit, as Jenkins reads it, and not that of the work tree. */
     private static Closure load(File repository, String commit) {
         Process git = ['git', '-C', repository.path, 'show', "$commit:Jenkinsfile".toString()].execute()
         StringBuilder text = new StringBuilder(), complaint = new StringBuilder()
@@ -82,7 +82,7 @@ class Runner {
         try {
             new GroovyShell(Runner.classLoader, binding, configuration).parse(text.toString(), 'Jenkinsfile').run()
         } catch (MultipleCompilationErrorsException e) {
-            // The compiler wraps what Grammar throws.
+            // The compiler wraps the exceptions of Grammar.
             Refused refusal = e.errorCollector.errors.findResult {
                 it instanceof ExceptionMessage && it.cause instanceof Refused ? it.cause : null
             }

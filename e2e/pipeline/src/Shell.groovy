@@ -52,7 +52,7 @@ class Shell {
         }, Thread.start { process.errorStream.eachLine('UTF-8') { say(it) } }]
         boolean inTime = process.waitFor(deadline - System.currentTimeMillis(), TimeUnit.MILLISECONDS)
         if (!inTime) end(process)
-        // With a limit, because a background process may hold the pipe open.
+        // There is a limit, because a background process may hold the pipe open.
         readers*.join(TimeUnit.SECONDS.toMillis(GRACE_SECONDS))
         if (!inTime) throw new TimeoutException()
         process.exitValue()
@@ -62,7 +62,7 @@ class Shell {
         if (!process?.alive) return
         List<ProcessHandle> all = [*process.descendants().toList(), process.toHandle()]
         terminate(process.toHandle(), System.nanoTime() + TimeUnit.SECONDS.toNanos(GRACE_SECONDS))
-        // Jenkins stops here. This runner also kills what is left.
+        // Jenkins stops here. This runner also kills the processes that are left.
         process.waitFor(GRACE_SECONDS, TimeUnit.SECONDS)
         all*.destroyForcibly()
     }

@@ -3,7 +3,7 @@ import java.nio.file.Path
 import java.nio.file.StandardCopyOption
 import java.util.regex.Pattern
 
-/** Carries out the steps of a stage. */
+/** Runs the steps of a stage. */
 class Steps {
     private final Build build
     private final Map<String, String> environment
@@ -45,13 +45,13 @@ class Steps {
 
     static Map cleanBeforeCheckout() { [clean: true] }
 
-    /** Checks the built commit out, detached, in a clone of the branch. As in Jenkins, an existing clone is kept and fetches. */
+    /** Checks out the built commit, detached, in a clone of the branch. As in Jenkins, an existing clone is kept and updated. */
     void checkout(Map arguments) {
         Map scm = arguments.scm ?: arguments
         Map options = scm.extensions.findResult { it.cloneOption } ?: [:]
         List<String> extent = []
         if (options.shallow) extent += ['--depth', options.depth ?: 1]
-        // With a scheme, so that git copies what a remote would send. Of a bare path it makes hard links, never a shallow clone.
+        // With a scheme, git copies what a remote would send. From a path without one, it makes hard links and never a shallow clone.
         String origin = "file://${scm.userRemoteConfigs[0].url}"
         if (new File(build.workspace, '.git').exists()) {
             if (scm.extensions.any { it.clean }) {

@@ -408,19 +408,19 @@ REFUSED = {
     ),
     "a method in a string": (
         pipeline("stage('A') { steps { sh \"echo ${System.getenv('HOME')}\" } }"),
-        "Jenkinsfile:5: `System.getenv(HOME)` is not known here; Jenkins's sandbox refuses",
+        "Jenkinsfile:5: `System.getenv(HOME)` is unknown here; Jenkins's sandbox refuses",
     ),
     "a method in environment": (
         pipeline(CHECKOUT, options="environment { A = \"${System.getenv('HOME')}\" }"),
-        "Jenkinsfile:3: `System.getenv(HOME)` is not known here",
+        "Jenkinsfile:3: `System.getenv(HOME)` is unknown here",
     ),
     "a property of a class": (
         pipeline("stage('A') { steps { echo \"${System.out}\" } }"),
-        "Jenkinsfile:5: `System.out` is not known here",
+        "Jenkinsfile:5: `System.out` is unknown here",
     ),
     "a constructor": (
         pipeline("stage('A') { steps { echo \"${new Date()}\" } }"),
-        "Jenkinsfile:5: `new Date()` is not known here",
+        "Jenkinsfile:5: `new Date()` is unknown here",
     ),
     "other code in script": (
         pipeline("stage('A') { steps { script { currentBuild.result = 'SUCCESS' } } }"),

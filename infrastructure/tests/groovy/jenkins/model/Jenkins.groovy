@@ -1,7 +1,7 @@
 package jenkins.model
 
 /**
- * Stands in for the classes of Jenkins that folders.groovy uses, and prints what becomes of them. The constructors were read in
+ * Stands in for the classes of Jenkins that folders.groovy uses, and prints the resulting objects. The constructors were read in
  * credentials 1502.v5c95e620ddfe, plain-credentials 199.v9f8e1f741799 and cloudbees-folder 6.1100.ve9eed61d16c4.
  */
 class Jenkins {
@@ -21,7 +21,7 @@ class Jenkins {
     Folder createProject(Kind kind, String name) { items[name] = new Folder(name) }
 }
 
-/** A class, of which only its name is known. */
+/** A class of which only the name is known. */
 class Kind {
     final String name
 
