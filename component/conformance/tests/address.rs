@@ -4,10 +4,10 @@
 
 use std::net::{IpAddr, TcpListener};
 
+use conformance::get;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::client::get;
 use crate::server::{Bed, Server, Variables};
 use crate::trial;
 

@@ -4,10 +4,10 @@ use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::time::Duration;
 
+use conformance::{Connection, Request, get, post, request};
 use libtest_mimic::Trial;
 use socket2::SockRef;
 
-use crate::client::{Connection, Request, get, post, request};
 use crate::display::headers_of;
 use crate::routes::is_error;
 use crate::server::{Server, keeps_promises};
@@ -44,10 +44,9 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
     let mut trials = vec![];
     for &(name, bytes) in MALFORMED {
         trials.push(trial(format!("connection: {name} is refused, and the next client served"), move || {
-            let mut connection = server.connect();
-            connection.send(bytes).unwrap();
+            let mut connection = server.connect().sending(bytes);
             end_sending(&connection);
-            if let Some(response) = unless_reset(connection.receive("GET")) {
+            if let Some(response) = unless_reset(connection.receive()) {
                 assert!((400..500).contains(&response.status), "{response:?}");
             }
             serves(server);
@@ -79,13 +78,13 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
             let large = post("/", "application/x-www-form-urlencoded", vec![b'a'; 64 * 1024 + 1]);
             let bytes = if chunked { large.encode_chunked(&server.host, 5000) } else { large.encode(&server.host) };
             let mut connection = server.connect();
-            let response = connection.exchange_bytes(&bytes, "POST");
+            let response = connection.exchange_bytes(&bytes);
             crate::routes::is_error(&response, 413);
             let next = get("/?format=json&event=next").encode(&server.host);
             match connection.send(&next) {
                 Err(error) => assert!(is_end(error.kind()), "{error}"),
                 Ok(()) => {
-                    if let Some(response) = unless_reset(connection.receive("GET")) {
+                    if let Some(response) = unless_reset(connection.receive()) {
                         assert_eq!(response.json()["event"], "next");
                     }
                 }
@@ -95,37 +94,35 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
     trials.push(trial("connection: requests sent at once are answered in their order", move || {
         let targets: Vec<_> = (0..20).map(|number| format!("/?format=json&event={number}")).collect();
         let bytes: Vec<u8> = targets.iter().flat_map(|target| get(target).encode(&server.host)).collect();
-        let mut connection = server.connect();
-        connection.send(&bytes).unwrap();
+        let mut connection = server.connect().sending(bytes);
         for number in 0..targets.len() {
-            assert_eq!(connection.receive("GET").unwrap().unwrap().json()["event"], number.to_string());
+            assert_eq!(connection.receive().unwrap().unwrap().json()["event"], number.to_string());
         }
     }));
     trials.push(trial("connection: empty lines before a request are passed over", move || {
         let bytes = [b"\r\n\r\n".to_vec(), get("/version").encode(&server.host)].concat();
-        assert_eq!(server.connect().exchange_bytes(&bytes, "GET").status, 200);
+        assert_eq!(server.connect().exchange_bytes(bytes).status, 200);
     }));
     trials.push(trial("connection: close is obeyed", move || {
         let mut connection = server.connect();
         keeps_promises(&connection.exchange(&get("/").header("connection", "close")));
-        assert!(connection.receive("GET").unwrap().is_none());
+        assert!(connection.receive().unwrap().is_none());
     }));
     trials.push(trial("connection: a request of HTTP/1.0 is answered, and the connection closed", move || {
         let mut connection = server.connect();
         let bytes = format!("GET /?format=json HTTP/1.0\r\nHost: {}\r\n\r\n", server.host);
-        assert_eq!(connection.exchange_bytes(bytes.as_bytes(), "GET").status, 200);
-        assert!(connection.receive("GET").unwrap().is_none());
+        assert_eq!(connection.exchange_bytes(bytes).status, 200);
+        assert!(connection.receive().unwrap().is_none());
     }));
     trials.push(trial("connection: a client that waits for 100 Continue is told to go on", move || {
-        let mut connection = server.connect();
         let head = format!(
             "POST /?format=json HTTP/1.1\r\nHost: {}\r\nExpect: 100-continue\r\nContent-Length: 7\r\n\
              Content-Type: application/x-www-form-urlencoded\r\n\r\n",
             server.host
         );
-        connection.send(head.as_bytes()).unwrap();
+        let mut connection = server.connect().sending(head);
         assert_eq!(connection.receive_head().unwrap().unwrap().status, 100);
-        assert_eq!(connection.exchange_bytes(b"event=e", "POST").json()["event"], "e");
+        assert_eq!(connection.exchange_bytes("event=e").json()["event"], "e");
     }));
     trials.push(trial("connection: a request that arrives byte by byte is understood", move || {
         let mut connection = server.connect();
@@ -133,7 +130,7 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
         for byte in bytes.chunks(1) {
             connection.send(byte).unwrap();
         }
-        assert_eq!(connection.receive("POST").unwrap().unwrap().json()["event"], "slow");
+        assert_eq!(connection.receive().unwrap().unwrap().json()["event"], "slow");
     }));
     trials.push(trial("connection: 32 clients with 50 requests each see their own values alone", move || {
         std::thread::scope(|scope| {
@@ -181,38 +178,16 @@ fn long_requests(server: &'static Server) -> Vec<Trial> {
             assert_eq!(headers.len(), 92, "Host is not among them");
         }),
         trial("connection: 101 headers are refused with 431, and the next client served", move || {
-            let response = unless_reset(
-                Some(server.connect())
-                    .map(|mut connection| {
-                        connection.send(&numbered(101).encode(&server.host)).unwrap();
-                        connection.receive("GET")
-                    })
-                    .unwrap(),
-            );
+            let mut connection = server.connect().sending(numbered(101).encode(&server.host));
+            let response = unless_reset(connection.receive());
             assert!(response.is_none_or(|response| response.status == 431));
             serves(server);
         }),
         trial("connection: a header of a mebibyte is refused, and the next client served", move || {
-            let mut connection = server.connect();
-            let response = match connection
-                .send(&get("/user-agent").header("user-agent", vec![b'a'; 1 << 20]).encode(&server.host))
-            {
-                Ok(()) => unless_reset(connection.receive("GET")),
-                Err(error) if is_end(error.kind()) => None,
-                Err(error) => panic!("{error}"),
-            };
-            assert!(response.is_none_or(|response| (400..500).contains(&response.status)));
-            serves(server);
+            is_refused(server, get("/user-agent").header("user-agent", vec![b'a'; 1 << 20]).encode(&server.host));
         }),
         trial("connection: a target of a mebibyte is refused, and the next client served", move || {
-            let mut connection = server.connect();
-            let response = match connection.send(&get(&format!("/{}", "a".repeat(1 << 20))).encode(&server.host)) {
-                Ok(()) => unless_reset(connection.receive("GET")),
-                Err(error) if is_end(error.kind()) => None,
-                Err(error) => panic!("{error}"),
-            };
-            assert!(response.is_none_or(|response| (400..500).contains(&response.status)));
-            serves(server);
+            is_refused(server, get(&format!("/{}", "a".repeat(1 << 20))).encode(&server.host));
         }),
     ];
     for kibibytes in [4, 16] {
@@ -260,11 +235,8 @@ fn long_requests(server: &'static Server) -> Vec<Trial> {
         },
     ));
     trials.push(trial("connection: a Host of 64 KiB is refused, and the next client served", move || {
-        let mut connection = server.connect();
-        let head = format!("GET /?format=json HTTP/1.1\r\nHost: {}\r\n\r\n", "a".repeat(HEAD_LIMIT + 2048));
-        let response = unless_reset(connection.send(head.as_bytes()).and_then(|()| connection.receive("GET")));
-        assert!(response.is_none_or(|response| (400..500).contains(&response.status)));
-        serves(server);
+        let host = "a".repeat(HEAD_LIMIT + 2048);
+        is_refused(server, format!("GET /?format=json HTTP/1.1\r\nHost: {host}\r\n\r\n"));
     }));
     trials
 }
@@ -294,10 +266,9 @@ fn leaving_clients(server: &'static Server) -> Vec<Trial> {
     for (moment, sent) in leavings {
         trials.push(trial(format!("connection: a client may leave {moment}"), move || {
             for attempt in 0..20 {
-                let mut connection = server.connect();
-                connection.send(&sent(server)).unwrap();
+                let connection = server.connect().sending(sent(server));
                 if attempt % 2 == 0 {
-                    SockRef::from(&connection.stream).set_linger(Some(Duration::ZERO)).unwrap();
+                    SockRef::from(connection.stream()).set_linger(Some(Duration::ZERO)).unwrap();
                 }
                 drop(connection);
             }
@@ -305,25 +276,26 @@ fn leaving_clients(server: &'static Server) -> Vec<Trial> {
         }));
     }
     trials.push(trial("connection: a body that ends too early does not cause a 5xx", move || {
-        let mut connection = server.connect();
-        connection.send(&leavings[2].1(server)).unwrap();
+        let mut connection = server.connect().sending(leavings[2].1(server));
         end_sending(&connection);
-        if let Some(response) = unless_reset(connection.receive("POST")) {
+        if let Some(response) = unless_reset(connection.receive()) {
             assert!((400..500).contains(&response.status), "{response:?}");
         }
     }));
     trials.push(trial("connection: clients that wait do not keep others from being served", move || {
-        let waiting: Vec<Connection> = (0..100)
-            .map(|_| {
-                let mut connection = server.connect();
-                connection.send(&leavings[2].1(server)).unwrap();
-                connection
-            })
-            .collect();
+        let waiting: Vec<_> = (0..100).map(|_| server.connect().sending(leavings[2].1(server))).collect();
         serves(server);
         drop(waiting);
     }));
     trials
+}
+
+/// The server answers 4xx or ends the connection, perhaps before the client has sent everything, and serves the next client.
+fn is_refused(server: &Server, bytes: impl AsRef<[u8]>) {
+    let mut connection = server.connect();
+    let response = unless_reset(connection.send(bytes).and_then(|()| connection.receive()));
+    assert!(response.is_none_or(|response| (400..500).contains(&response.status)));
+    serves(server);
 }
 
 fn serves(server: &Server) {
@@ -332,7 +304,7 @@ fn serves(server: &Server) {
 
 /// A server that refuses the request may reset the connection before the client has sent all of it.
 fn end_sending(connection: &Connection) {
-    if let Err(error) = connection.stream.shutdown(Shutdown::Write) {
+    if let Err(error) = connection.stream().shutdown(Shutdown::Write) {
         assert!(is_end(error.kind()), "{error}");
     }
 }

@@ -2,11 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use conformance::{Request, Response, get, request};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::client::{Request, Response, get, request};
 use crate::server::{Server, keeps_promises};
 use crate::trial;
 

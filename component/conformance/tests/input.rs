@@ -1,9 +1,9 @@
 //! What is read from the query, the form and Referer, and how much of it.
 
+use conformance::{Request, Response, get, post, request};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::client::{Response, get, post, request};
 use crate::routes::is_error;
 use crate::server::{Server, keeps_promises};
 use crate::trial;
@@ -196,7 +196,7 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
     }));
     trials.push(trial("input: a form without a type is ignored", move || {
         let bytes = format!("POST /?format=json HTTP/1.1\r\nHost: {}\r\nContent-Length: 7\r\n\r\nevent=e", server.host);
-        shows(&server.connect().exchange_bytes(bytes.as_bytes(), "POST"), None, None);
+        shows(&server.connect().exchange_bytes(bytes), None, None);
     }));
     trials.push(trial("input: a query of 16 KiB is shown whole", move || {
         let event = "\u{e9}".repeat(16 * 1024 / 6);
@@ -226,7 +226,7 @@ fn cap(server: &'static Server) -> Vec<Trial> {
                 let request = post("/?format=json", content_type, body);
                 let bytes =
                     chunk.map_or(request.encode(&server.host), |chunk| request.encode_chunked(&server.host, chunk));
-                server.connect().exchange_bytes(&bytes, "POST")
+                server.connect().exchange_bytes(bytes)
             };
             trials.push(trial(format!("input: {kind} body of 64 KiB {way} is accepted"), move || {
                 let response = send(LIMIT);
@@ -250,22 +250,22 @@ fn cap(server: &'static Server) -> Vec<Trial> {
             let bytes =
                 if chunked { request.encode_chunked(&server.host, 1 << 16) } else { request.encode(&server.host) };
             let mut connection = server.connect();
-            let mut sending = connection.stream.try_clone().unwrap();
+            let mut sending = connection.stream().try_clone().unwrap();
             // The server may stop reading once it knows the answer, so this may fail.
             let sender = std::thread::spawn(move || std::io::Write::write_all(&mut sending, &bytes));
-            is_error(&connection.receive("POST").unwrap().expect("an answer"), 413);
-            connection.stream.shutdown(std::net::Shutdown::Both).ok();
+            is_error(&connection.receive().unwrap().expect("an answer"), 413);
+            connection.stream().shutdown(std::net::Shutdown::Both).ok();
             sender.join().unwrap().ok();
         }
     }));
     trials.push(trial("input: the body of a GET is not read as a form", move || {
         let get = post("/?format=json", URLENCODED, "event=e");
-        let response = server.ask(&crate::client::Request { method: "GET".into(), ..get });
+        let response = server.ask(&Request { method: "GET".into(), ..get });
         assert_eq!((response.status, &response.json()["event"]), (200, &Value::Null));
     }));
     trials.push(trial("input: a body beside a method that is not allowed changes nothing", move || {
         for size in [10, LIMIT + 1] {
-            let body = crate::client::Request { method: "PUT".into(), ..post("/", URLENCODED, vec![b'a'; size]) };
+            let body = Request { method: "PUT".into(), ..post("/", URLENCODED, vec![b'a'; size]) };
             is_error(&server.connect().exchange(&body), 405);
         }
         keeps_promises(&server.ask(&request("OPTIONS", "/")));

@@ -7,7 +7,6 @@
 #![allow(clippy::too_many_lines, clippy::type_complexity, clippy::format_collect, reason = "cases are data, and many")]
 
 mod address;
-mod client;
 mod connection;
 mod display;
 mod input;

@@ -1,8 +1,8 @@
 //! Which format `Accept` gets (RFC 9110, section 12.5.1).
 
+use conformance::get;
 use libtest_mimic::Trial;
 
-use crate::client::get;
 use crate::routes::{HTML, JSON, TEXT, is_error};
 use crate::server::Server;
 use crate::trial;

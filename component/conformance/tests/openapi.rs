@@ -6,11 +6,11 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use conformance::{Request, Response, get, post, request};
 use libtest_mimic::Trial;
 use openapi_spec_validator_rs::{ErrorMode, Options, Outcome, validate};
 use serde_json::{Value, json};
 
-use crate::client::{Request, Response, get, post, request};
 use crate::routes::ROUTES;
 use crate::server::{Bed, Server};
 use crate::trial;

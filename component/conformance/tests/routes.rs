@@ -1,9 +1,9 @@
 //! Every route, method, format, status and header.
 
+use conformance::{Response, get, post, request};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::client::{Response, get, post, request};
 use crate::server::{Server, keeps_promises};
 use crate::trial;
 
@@ -128,7 +128,7 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
         let response = server.ask(&request("OPTIONS", "*"));
         assert_eq!((response.status, response.header("allow")), (204, Some("GET, HEAD, OPTIONS, POST")));
         // Any other request for `*` is not a request for a resource.
-        if let Ok(Some(response)) = ask(server, b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n") {
+        if let Ok(Some(response)) = server.connect().sending("GET * HTTP/1.1\r\nHost: localhost\r\n\r\n").receive() {
             assert!((400..500).contains(&response.status), "{response:?}");
         }
     }));
@@ -137,9 +137,7 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
             let response = server.connect().exchange(&get(path));
             assert!((400..500).contains(&response.status), "{path}: {response:?}");
         }
-        let mut connection = server.connect();
-        connection.send(b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-        let response = connection.receive("GET").unwrap();
+        let response = server.connect().sending(b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n").receive().unwrap();
         assert!(response.is_none_or(|response| (400..500).contains(&response.status)));
     }));
     trials.push(trial("routes: POST / is answered as GET / is", move || {
@@ -177,12 +175,6 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
         assert_eq!((response.status, response.header("content-type")), (200, Some(JSON)));
     }));
     trials
-}
-
-fn ask(server: &Server, bytes: &[u8]) -> std::io::Result<Option<Response>> {
-    let mut connection = server.connect();
-    connection.send(bytes)?;
-    connection.receive("GET")
 }
 
 /// What holds for a route that is answered in each of the formats.
@@ -263,7 +255,7 @@ fn same_head(server: &Server, target: &str, accept: &str) {
     // A body would stand before the answer to the next request.
     let mut connection = server.connect();
     connection.exchange(&request("HEAD", target).header("accept", accept));
-    assert_eq!(connection.exchange(&crate::client::get("/version")).status, 200);
+    assert_eq!(connection.get("/version").status, 200);
 }
 
 /// `{"version": …, "commit": …}`, the commit 40 hexadecimal digits, perhaps dirty, or unknown.

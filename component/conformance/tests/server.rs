@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
-use crate::client::{Connection, Request, Response};
+use conformance::{Connection, Request, Response};
 
 /// Runs the command, and ends it when our end of its standard input is closed. The operating system closes it however we end.
 const LIFELINE: &str = r#"eval "exec $0" 2>&1 & exec >&- 2>&-; read -r _; kill $!"#;
@@ -106,7 +106,6 @@ impl Server {
     pub(crate) fn connect_from(&self, from: Option<IpAddr>) -> Connection {
         let running = self.running.get_or_init(|| self.start.as_ref().expect("else it runs already").run());
         Connection::open(running.address, from, &self.host)
-            .unwrap_or_else(|error| panic!("cannot connect to {} from {from:?}: {error}", running.address))
     }
 
     /// Sends one request on a new connection, and checks what every answer of the component promises.

@@ -1,8 +1,8 @@
 //! Settings that cannot be read or contradict each other: the service says so and answers nothing else.
 
+use conformance::{get, request};
 use libtest_mimic::Trial;
 
-use crate::client::{get, request};
 use crate::routes::is_error;
 use crate::server::{Bed, Variables};
 use crate::trial;

@@ -1,5 +1,7 @@
 //! What the client is answered, and when its connection is kept.
 
+use conformance::get;
+
 use crate::host::{APPLICATION, Application, Host, everything_to_the_guest, guest};
 
 #[test]
@@ -44,7 +46,7 @@ fn an_answer_that_was_given_is_sent_whole_though_the_guest_traps_after_it() {
 #[test]
 fn a_header_that_is_not_utf_8_is_answered_with_500_and_nothing_else() {
     let host = Host::start();
-    let answer = host.connect().exchange(b"GET / HTTP/1.1\r\nHost: example.com\r\nX-Own: a\xffb\r\n\r\n");
+    let answer = host.connect().exchange(&get("/").header("x-own", b"a\xffb"));
     assert_eq!((answer.status, answer.text()), (500, ""));
     host.wait_for_log("the value of the header x-own is not UTF-8");
 }
@@ -58,9 +60,7 @@ fn a_connection_whose_request_has_no_certain_host_is_closed_without_an_answer() 
         "GET / HTTP/1.1\r\nHost: not a host\r\n\r\n",
         "GET http://example.com/ HTTP/1.1\r\nHost: example.org\r\n\r\n",
     ] {
-        let mut connection = host.connect();
-        connection.send(request);
-        assert!(connection.receive().unwrap().is_none(), "{request:?}");
+        assert!(host.connect().sending(request).receive().unwrap().is_none(), "{request:?}");
     }
     assert_eq!(host.get("/").status, 200);
 }
@@ -69,9 +69,8 @@ fn a_connection_whose_request_has_no_certain_host_is_closed_without_an_answer() 
 fn more_than_a_hundred_headers_are_refused_with_431() {
     let host = Host::start();
     let of = |headers| {
-        let own: Vec<_> = (1..headers).map(|number| format!("x-{number}: v\r\n")).collect();
-        let own = own.concat();
-        host.connect().exchange(format!("GET / HTTP/1.1\r\nHost: example.com\r\n{own}\r\n")).status
+        let request = (1..headers).fold(get("/"), |request, number| request.header(&format!("x-{number}"), "v"));
+        host.connect().exchange(&request).status
     };
     assert_eq!([of(100), of(101)], [200, 431]);
 }
@@ -84,7 +83,7 @@ fn a_connection_is_kept_whatever_was_answered() {
         assert_eq!(connection.get(path).status, status, "{path}");
     }
     assert_eq!(connection.get("/count").text(), "1");
-    let answer = connection.exchange("GET / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n");
+    let answer = connection.exchange(&get("/").header("connection", "close"));
     assert_eq!(answer.status, 200);
     assert!(connection.receive().unwrap().is_none(), "close is obeyed");
 }

@@ -2,16 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::Answer;
-use crate::host::{Application, Host, everything_to_the_guest};
+use conformance::{PATIENCE, Response};
 
-const REQUEST: &str = "GET /count HTTP/1.1\r\nHost: example.com\r\n\r\n";
+use crate::host::{Application, Host, everything_to_the_guest};
 
 fn host(drain: &str) -> Host {
     Application::new(&everything_to_the_guest()).argument(&format!("--drain={drain}")).serve()
 }
 
-fn closes(answer: &Answer) -> bool {
+fn closes(answer: &Response) -> bool {
     answer.header("connection") == Some("close")
 }
 
@@ -54,12 +53,12 @@ fn whoever_comes_is_still_answered_and_probes_are_told() {
 #[test]
 fn a_request_that_runs_is_answered_whole() {
     let mut host = host("30s");
-    let mut slow = host.connect();
-    slow.send("POST /repeat HTTP/1.1\r\nHost: example.com\r\nContent-Length: 6\r\n\r\nabc");
+    let begun = "POST /repeat HTTP/1.1\r\nHost: example.com\r\nContent-Length: 6\r\n\r\nabc";
+    let mut slow = host.connect().sending(begun);
     assert_eq!(slow.receive_head().unwrap().unwrap().status, 200);
     assert_eq!(slow.receive_chunk().unwrap().unwrap(), b"abc");
     begin(&host, "TERM");
-    slow.send("def");
+    slow.send("def").unwrap();
     assert_eq!(slow.receive_chunk().unwrap().unwrap(), b"def");
     assert!(slow.receive_chunk().unwrap().is_none());
     // Its head was sent before the end was known; the next answer says it.
@@ -94,8 +93,7 @@ fn no_request_on_a_kept_connection_is_lost_however_it_meets_the_signal() {
 #[test]
 fn what_is_not_over_in_time_is_cut_and_counted() {
     let mut host = host("500ms");
-    let mut busy = host.connect();
-    busy.send("GET /loop HTTP/1.1\r\nHost: example.com\r\n\r\n");
+    let _busy = host.begin("/loop");
     let mut kept = host.connect();
     assert_eq!(kept.get("/count").status, 200);
     begin(&host, "TERM");
@@ -108,8 +106,7 @@ fn what_is_not_over_in_time_is_cut_and_counted() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let mut host = host("60s");
-    let mut busy = host.connect();
-    busy.send("GET /begin-and-loop HTTP/1.1\r\nHost: example.com\r\n\r\n");
+    let mut busy = host.begin("/begin-and-loop");
     assert_eq!(busy.receive_head().unwrap().unwrap().status, 200);
     begin(&host, "TERM");
     let start = Instant::now();
@@ -133,8 +130,7 @@ fn a_connection_over_http_2_is_told_to_go_away() {
         begin(&host, "TERM");
         connection.await?.map_err(anyhow::Error::from)
     };
-    let patience = crate::client::PATIENCE;
-    runtime.block_on(async { tokio::time::timeout(patience, ends_by_itself).await }).unwrap().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, ends_by_itself).await }).unwrap().unwrap();
     assert_eq!(host.exit().code(), Some(0));
 }
 
@@ -142,8 +138,7 @@ fn a_connection_over_http_2_is_told_to_go_away() {
 fn without_it_nothing_is_drained() {
     let mut host = Host::start();
     let mut kept = host.connect();
-    kept.send(REQUEST);
-    assert_eq!(kept.receive().unwrap().unwrap().status, 200);
+    assert_eq!(kept.get("/count").status, 200);
     host.signal("TERM");
     assert_eq!(host.exit().code(), Some(0));
     assert!(kept.receive().is_ok_and(|answer| answer.is_none()));

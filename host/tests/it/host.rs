@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::client::{Answer, Connection, PATIENCE};
+use conformance::{Connection, PATIENCE, Response, get};
 
 /// The head of a manifest whose routes are to follow.
 pub(crate) const APPLICATION: &str = "spin_manifest_version = 2\napplication.name = \"test\"\n";
@@ -122,13 +122,20 @@ impl Host {
         Application::new(&everything_to_the_guest()).serve()
     }
 
+    #[track_caller]
     pub(crate) fn connect(&self) -> Connection {
-        Connection::open(self.address)
+        Connection::open(self.address, None, "example.com")
     }
 
     /// What a connection of its own is answered.
-    pub(crate) fn get(&self, target: &str) -> Answer {
+    #[track_caller]
+    pub(crate) fn get(&self, target: &str) -> Response {
         self.connect().get(target)
+    }
+
+    /// A connection on which a GET was sent and nothing was received.
+    pub(crate) fn begin(&self, target: &str) -> Connection {
+        self.connect().sending(get(target).encode("example.com"))
     }
 
     /// What was printed on standard error.

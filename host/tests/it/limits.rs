@@ -24,8 +24,7 @@ fn a_guest_that_takes_too_long_is_answered_for_with_500_and_the_connection_is_ke
 #[test]
 fn an_answer_that_has_begun_is_cut_off_when_the_guest_takes_too_long() {
     let host = host_with_timeout(1);
-    let mut connection = host.connect();
-    connection.send("GET /begin-and-loop HTTP/1.1\r\nHost: example.com\r\n\r\n");
+    let mut connection = host.begin("/begin-and-loop");
     assert_eq!(connection.receive_head().unwrap().unwrap().status, 200);
     assert_eq!(connection.receive_chunk().unwrap().unwrap(), b"the beginning");
     // No last chunk: the client must not take it for whole.
@@ -49,13 +48,7 @@ fn an_answer_that_was_given_is_sent_at_once_though_the_guest_takes_too_long_afte
 fn guests_that_compute_for_ever_leave_others_their_turn() {
     let host = host_with_timeout(60);
     let cores = std::thread::available_parallelism().unwrap().get();
-    let busy: Vec<_> = (0..4 * cores)
-        .map(|_| {
-            let mut connection = host.connect();
-            connection.send("GET /loop HTTP/1.1\r\nHost: example.com\r\n\r\n");
-            connection
-        })
-        .collect();
+    let busy: Vec<_> = (0..4 * cores).map(|_| host.begin("/loop")).collect();
     for _ in 0..5 {
         assert_eq!(host.get("/count").text(), "1");
     }

@@ -2,7 +2,6 @@
 //! asks it over real sockets. What runs inside is the component in `tests/guest`, whose paths do one thing each.
 
 mod answers;
-mod client;
 mod drain;
 mod errors;
 mod host;

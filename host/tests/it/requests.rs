@@ -1,9 +1,10 @@
 //! What the guest is told about a request.
 
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
-use crate::client::get_over_http2;
+use conformance::{PATIENCE, Response, get, request};
+
 use crate::host::{APPLICATION, Application, Host, everything_to_the_guest, guest};
 
 /// The headers that Spin writes for a request to everything, in its order.
@@ -21,11 +22,11 @@ const APPENDED: [&str; 7] = [
 fn seven_headers_are_appended_to_the_client_s_own() {
     let host = Host::start();
     let mut connection = host.connect();
-    let answer = connection.exchange("GET /a//b/?c=d HTTP/1.1\r\nHost: example.com:8080\r\nX-Own: kept\r\n\r\n");
+    let answer = connection.exchange_bytes(get("/a//b/?c=d").header("x-own", "kept").encode("example.com:8080"));
     // In no order: Host is hidden by giving its place to whichever header is the last, in Spin as here.
     let mut headers: Vec<_> = answer.text().lines().skip(1).collect();
     headers.sort_unstable();
-    let client = format!("spin-client-addr: {}", connection.address());
+    let client = format!("spin-client-addr: {}", connection.stream().local_addr().unwrap());
     let expected = [
         "spin-base-path: /",
         &client,
@@ -60,7 +61,7 @@ fn the_headers_of_a_longer_route_say_what_its_wildcards_stand_for() {
 fn a_forged_header_stays_before_the_one_that_is_appended() {
     let host = Host::start();
     for name in APPENDED {
-        let answer = host.connect().exchange(format!("GET / HTTP/1.1\r\nHost: example.com\r\n{name}: forged\r\n\r\n"));
+        let answer = host.connect().exchange(&get("/").header(name, "forged"));
         let prefix = format!("{name}: ");
         let values: Vec<_> = answer.text().lines().filter_map(|line| line.strip_prefix(&prefix)).collect();
         assert!(matches!(values[..], ["forged", own] if own != "forged"), "{name}: {values:?}");
@@ -75,24 +76,23 @@ fn the_client_s_address_is_that_of_the_connection_over_ipv6_too() {
     }
     let host = Application::new(&everything_to_the_guest()).argument("--listen=[::1]:0").serve();
     let mut connection = host.connect();
-    let line = format!("spin-client-addr: [::1]:{}", connection.address().port());
+    let line = format!("spin-client-addr: [::1]:{}", connection.stream().local_addr().unwrap().port());
     assert!(connection.get("/").text().lines().any(|known| known == line));
 }
 
 #[test]
 fn headers_of_the_connection_are_hidden() {
     let hidden = [
-        "Connection: keep-alive",
-        "Keep-Alive: timeout=5",
-        "Transfer-Encoding: chunked",
-        "Upgrade: websocket",
-        "Proxy-Authenticate: Basic",
-        "Proxy-Authorization: Basic eDp5",
-        "Proxy-Connection: keep-alive",
-    ]
-    .join("\r\n");
-    let request = format!("POST / HTTP/1.1\r\nHost: example.com\r\n{hidden}\r\nX-Own: kept\r\n\r\n0\r\n\r\n");
-    let answer = Host::start().connect().exchange(request);
+        ("Connection", "keep-alive"),
+        ("Keep-Alive", "timeout=5"),
+        ("Upgrade", "websocket"),
+        ("Proxy-Authenticate", "Basic"),
+        ("Proxy-Authorization", "Basic eDp5"),
+        ("Proxy-Connection", "keep-alive"),
+    ];
+    // It adds Transfer-Encoding, which is hidden too.
+    let bytes = request("POST", "/").headers(&hidden).header("x-own", "kept").encode_chunked("example.com", 1);
+    let answer = Host::start().connect().exchange_bytes(bytes);
     let own: Vec<_> = answer.text().lines().skip(1).filter(|line| !line.starts_with("spin-")).collect();
     assert_eq!(own, ["x-own: kept"]);
 }
@@ -102,11 +102,31 @@ fn the_host_is_the_authority() {
     let host = Host::start();
     for authority in ["example.com", "example.com:8080", "127.0.0.1", "[::1]:3000"] {
         for target in ["/a?b=c".to_owned(), format!("http://{authority}/a?b=c")] {
-            let answer = host.connect().exchange(format!("GET {target} HTTP/1.1\r\nHost: {authority}\r\n\r\n"));
+            let answer = host.connect().exchange_bytes(get(&target).encode(authority));
             let line = format!("Method::Get Some(Scheme::Http) Some({authority:?}) Some(\"/a?b=c\")");
             assert_eq!(answer.text().lines().next(), Some(&*line), "{target}");
         }
     }
+}
+
+/// One request over HTTP/2 by prior knowledge, without a Host header.
+fn get_over_http2(to: SocketAddr, url: &str) -> Response {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let exchange = async {
+        let stream = tokio::net::TcpStream::connect(to).await?;
+        let (mut client, connection) = h2::client::handshake(stream).await?;
+        tokio::spawn(connection);
+        let request = http::Request::get(url).body(())?;
+        let (answer, _) = client.send_request(request, true)?;
+        let (head, mut incoming) = answer.await?.into_parts();
+        let mut body = Vec::new();
+        while let Some(part) = incoming.data().await {
+            body.extend_from_slice(&part?);
+        }
+        anyhow::Ok(Response { status: head.status.as_u16(), headers: Vec::new(), body })
+    };
+    let outcome = runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await });
+    outcome.expect("the host answers in time").expect("the host speaks HTTP/2")
 }
 
 #[test]
@@ -129,15 +149,15 @@ fn a_body_of_any_length_comes_through_in_both_directions() {
     let head = |path, length| format!("POST {path} HTTP/1.1\r\nHost: example.com\r\nContent-Length: {length}\r\n\r\n");
 
     let mut connection = host.connect();
-    connection.send(head("/measure", PIECES * PIECE));
+    connection.send(head("/measure", PIECES * PIECE)).unwrap();
     for _ in 0..PIECES {
-        connection.send(vec![b'x'; PIECE]);
+        connection.send(vec![b'x'; PIECE]).unwrap();
     }
     assert_eq!(connection.receive().unwrap().unwrap().text(), (PIECES * PIECE).to_string());
 
     let mut connection = host.connect();
-    let mut sender = connection.sender();
-    connection.send(head("/repeat", PIECES * PIECE));
+    let mut sender = connection.stream().try_clone().unwrap();
+    connection.send(head("/repeat", PIECES * PIECE)).unwrap();
     let sending = std::thread::spawn(move || {
         for number in 0..PIECES {
             sender.write_all(&vec![u8::try_from(number % 251).unwrap(); PIECE]).unwrap();

@@ -8,9 +8,8 @@ use crate::host::Host;
 fn a_signal_ends_it_at_once_with_0_though_a_request_is_in_work() {
     for signal in ["TERM", "INT"] {
         let mut host = Host::start();
-        let mut connection = host.connect();
-        // It tells that the guest is at work, and then goes on for the ten seconds of the time limit.
-        connection.send("GET /begin-and-loop HTTP/1.1\r\nHost: example.com\r\n\r\n");
+        // It tells that the guest is at work, and then continues for the ten seconds of the time limit.
+        let mut connection = host.begin("/begin-and-loop");
         assert_eq!(connection.receive_head().unwrap().unwrap().status, 200);
 
         let start = Instant::now();

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use conformance::post;
+
 use crate::host::{Application, Host, everything_to_the_guest};
 
 fn host(connections: u32) -> Host {
@@ -92,18 +94,13 @@ fn connections_that_ask_nothing_do_not_close_those_that_are_kept() {
 #[test]
 fn a_client_that_sends_slowly_holds_no_instance() {
     let host = host(100);
-    let open: Vec<_> = (0..50)
-        .map(|_| {
-            let mut connection = host.connect();
-            connection.send("POST /measure HTTP/1.1\r\nHost: example.com\r\nContent-Length: 6\r\n\r\nabc");
-            connection
-        })
-        .collect();
+    let begun = "POST /measure HTTP/1.1\r\nHost: example.com\r\nContent-Length: 6\r\n\r\nabc";
+    let open: Vec<_> = (0..50).map(|_| host.connect().sending(begun)).collect();
     let start = Instant::now();
     assert_eq!(host.get("/count").text(), "1");
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     for mut connection in open {
-        assert_eq!(connection.exchange("def").text(), "6");
+        assert_eq!(connection.exchange_bytes("def").text(), "6");
     }
 }
 
@@ -111,8 +108,7 @@ fn a_client_that_sends_slowly_holds_no_instance() {
 fn a_body_is_whole_whatever_its_length() {
     let host = host(10);
     for length in [0, 1, 65_535, 65_536, 65_537, 3_000_000] {
-        let head = format!("POST /measure HTTP/1.1\r\nHost: example.com\r\nContent-Length: {length}\r\n\r\n");
-        let answer = host.connect().exchange([head.into_bytes(), vec![b'x'; length]].concat());
+        let answer = host.connect().exchange(&post("/measure", "text/plain", vec![b'x'; length]));
         assert_eq!(answer.text(), length.to_string());
     }
 }
@@ -120,13 +116,7 @@ fn a_body_is_whole_whatever_its_length() {
 #[test]
 fn a_request_for_which_no_instance_is_free_is_answered_with_503() {
     let host = host(100);
-    let busy: Vec<_> = (0..8)
-        .map(|_| {
-            let mut connection = host.connect();
-            connection.send("GET /loop HTTP/1.1\r\nHost: example.com\r\n\r\n");
-            connection
-        })
-        .collect();
+    let busy: Vec<_> = (0..8).map(|_| host.begin("/loop")).collect();
     let answers: Vec<_> = (0..8).map(|_| host.get("/count").status).collect();
     assert!(answers.iter().all(|status| matches!(status, 200 | 503)) && answers.contains(&503), "{answers:?}");
     drop(busy);
