@@ -23,16 +23,26 @@ KUBERNETES=$(sed -n 's/^  version: "\(.*\)"/\1/p' "${SELF%/*}/../infrastructure/
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/request-info/kubernetes-$KUBERNETES
 BIN=$CACHE/bin
 HOST=10.89.0.1 EDGE=10.89.0.100
+PORT=6443 ETCD_PORT=2379 PEER_PORT=2380
+TOKENS='proxy,system:kube-proxy,4
+node-a,system:node:node-a,5,"system:nodes"
+node-b,system:node:node-b,6,"system:nodes"'
+# Who wrote what and when, and the contents of pods.
+AUDIT='[
+  {level: RequestResponse, verbs: [create, update, patch, delete], resources: [{group: "", resources: [pods, pods/status]}]},
+  {level: Metadata, verbs: [create, update, patch, delete], resources: [{group: "", resources: [configmaps]}, {group: apps, resources: [deployments]}]},
+  {level: None}]'
 declare -A ADDRESS=([node-a]=10.89.0.11 [node-b]=10.89.0.12)
 declare -A PODS=([node-a]=10.244.1.0/24 [node-b]=10.244.2.0/24)
 
 # The commands, and the packages that contain them. /usr/sbin is not on every user's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 declare -A PACKAGE=([containerd]=containerd [runc]=runc [dockerd]=docker.io [docker]=docker.io [docker-registry]=docker-registry
-  [iptables]=iptables [conntrack]=conntrack [haproxy]=haproxy [ip]=iproute2 [sysctl]=procps [openssl]=openssl [curl]=curl [jq]=jq
+  [iptables]=iptables [conntrack]=conntrack [haproxy]=haproxy [ip]=iproute2 [sysctl]=procps [curl]=curl [jq]=jq
   [cc]=gcc [unshare]=util-linux [/usr/lib/cni/ptp]=containernetworking-plugins)
 
-die() { echo "cluster.sh: $*" >&2; exit 1; }
+# shellcheck source=e2e/control-plane.sh
+. "${SELF%/*}/control-plane.sh" # the functions that start programs and the control plane
 
 missing() { # the packages that are not installed
   local called
@@ -85,45 +95,6 @@ binaries() (
   mv built "$BIN"
 )
 
-start() { # start NAME NETNS COMMAND…: in the background, with its process id and its log in $RUN
-  local name=$1 netns=$2 enter=()
-  shift 2
-  [ "$netns" = - ] || enter=(nsenter "--net=/run/netns/$netns") # not `ip netns exec`: that hides the cgroup mounts
-  printf '%q ' "${enter[@]}" "$@" >"$RUN/$name.command"
-  restart "$name"
-}
-
-restart() { # restart NAME: with the command it was started with
-  local words
-  eval "words=($(cat "$RUN/$1.command"))"
-  setsid "${words[@]}" >>"$RUN/$1.log" 2>&1 </dev/null &
-  echo $! >"$RUN/$1.pid"
-  disown # or bash reports each component that a test kills
-}
-
-await() { # await NAME COMMAND…: until it succeeds, for 60 s at most; then NAME's log says why it did not
-  local name=$1 deadline=$((SECONDS + 60))
-  shift
-  until timeout 10 "$@" >/dev/null 2>&1; do
-    if [ $SECONDS -ge $deadline ] || ! kill -0 "$(cat "$RUN/$name.pid")" 2>/dev/null; then
-      tail -20 "$RUN/$name.log" >&2
-      die "$name did not come up; above is the end of its log"
-    fi
-    sleep .1
-  done
-}
-
-kubeconfig() { # kubeconfig USER: its token is its name
-  cat >"$RUN/$1.kubeconfig" <<X
-apiVersion: v1
-kind: Config
-clusters: [{name: bed, cluster: {server: "https://$HOST:6443", certificate-authority: $RUN/certs/apiserver.crt}}]
-users: [{name: $1, user: {token: $1}}]
-contexts: [{name: bed, context: {cluster: bed, user: $1}}]
-current-context: bed
-X
-}
-
 network() {
   local name node other
   ip link add rq0 type bridge
@@ -147,56 +118,11 @@ network() {
   done
 }
 
-# A lost node is noticed after 20 s instead of 50 s, and its pods are deleted 5 s later instead of 5 min.
-control_plane() {
-  local user
-  openssl genrsa -out "$RUN/sa.key" 2048 2>/dev/null
-  openssl rsa -in "$RUN/sa.key" -pubout -out "$RUN/sa.pub" 2>/dev/null
-  cat >"$RUN/tokens.csv" <<X
-admin,admin,1,"system:masters"
-manager,system:kube-controller-manager,2
-scheduler,system:kube-scheduler,3
-proxy,system:kube-proxy,4
-node-a,system:node:node-a,5,"system:nodes"
-node-b,system:node:node-b,6,"system:nodes"
-X
-  # Who wrote what and when, and the contents of pods.
-  cat >"$RUN/audit-policy.yaml" <<X
-apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived, ResponseStarted]
-omitManagedFields: true
-rules:
-  - {level: RequestResponse, verbs: [create, update, patch, delete], resources: [{group: "", resources: [pods, pods/status]}]}
-  - {level: Metadata, verbs: [create, update, patch, delete], resources: [{group: "", resources: [configmaps]}, {group: apps, resources: [deployments]}]}
-  - {level: None}
-X
-  start etcd - etcd --data-dir "$RUN/etcd" --unsafe-no-fsync=true \
-    --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
-    --listen-peer-urls http://127.0.0.1:2380
-  start apiserver - kube-apiserver --etcd-servers=http://127.0.0.1:2379 --cert-dir="$RUN/certs" \
-    --bind-address=$HOST --advertise-address=$HOST --service-cluster-ip-range=10.96.0.0/16 \
-    --service-account-key-file="$RUN/sa.pub" --service-account-signing-key-file="$RUN/sa.key" \
-    --service-account-issuer=https://kubernetes.default.svc --authorization-mode=Node,RBAC \
-    --audit-policy-file="$RUN/audit-policy.yaml" --audit-log-path="$RUN/audit.log" --audit-log-maxsize=1000 \
-    --token-auth-file="$RUN/tokens.csv" --allow-privileged=true --kubelet-preferred-address-types=InternalIP \
-    --default-not-ready-toleration-seconds=5 --default-unreachable-toleration-seconds=5
-  for user in admin manager scheduler proxy node-a node-b; do kubeconfig $user; done
-}
-
-controllers() {
-  await apiserver kubectl get --raw /readyz
-  start manager - kube-controller-manager --kubeconfig="$RUN/manager.kubeconfig" --leader-elect=false \
-    --bind-address=127.0.0.1 --use-service-account-credentials --service-account-private-key-file="$RUN/sa.key" \
-    --root-ca-file="$RUN/certs/apiserver.crt" --node-monitor-period=1s --node-monitor-grace-period=20s
-  start scheduler - kube-scheduler --kubeconfig="$RUN/scheduler.kubeconfig" --leader-elect=false --bind-address=127.0.0.1
-}
-
 registry_and_docker() {
   printf 'version: 0.1\nstorage: {filesystem: {rootdirectory: %s/registry}, delete: {enabled: true}}\nhttp: {addr: "%s:5000"}\n' \
     "$RUN" $HOST >"$RUN/registry.yaml"
-  start registry - docker-registry serve "$RUN/registry.yaml"
-  start dockerd - dockerd --data-root "$RUN/docker" --exec-root "$RUN/docker-exec" -H "$DOCKER_HOST" --pidfile "$RUN/docker.pid" \
+  start registry docker-registry serve "$RUN/registry.yaml"
+  start dockerd dockerd --data-root "$RUN/docker" --exec-root "$RUN/docker-exec" -H "$DOCKER_HOST" --pidfile "$RUN/docker.pid" \
     --iptables=false --bridge=none --cgroup-parent "/$CGROUP/docker" --insecure-registry $HOST:5000
 }
 
@@ -287,17 +213,17 @@ evictionHard: {memory.available: 50Mi}
 nodeLeaseDurationSeconds: 10
 clusterDNS: [10.96.0.10]
 X
-  start "containerd-$name" "$name" containerd -c "$state/containerd.toml"
+  start "containerd-$name" nsenter "--net=/run/netns/$name" containerd -c "$state/containerd.toml"
 }
 
 node() {
-  local name=$1 state=$RUN/$1
+  local name=$1 state=$RUN/$1 netns=--net=/run/netns/$1 # not `ip netns exec`: that hides the cgroup mounts
   await "containerd-$name" ctr -a "$state/containerd.sock" version
   ctr -a "$state/containerd.sock" -n k8s.io images import "$RUN/pause.tar" >/dev/null
-  start "kubelet-$name" "$name" kubelet --config="$state/kubelet.yaml" --kubeconfig="$RUN/$name.kubeconfig" \
+  start "kubelet-$name" nsenter "$netns" kubelet --config="$state/kubelet.yaml" --kubeconfig="$RUN/$name.kubeconfig" \
     --root-dir="$state/kubelet" --cert-dir="$state/pki" --hostname-override="$name" --node-ip="${ADDRESS[$name]}" \
     --node-labels=spin=true
-  start "proxy-$name" "$name" kube-proxy --kubeconfig="$RUN/proxy.kubeconfig" --hostname-override="$name" --proxy-mode=iptables \
+  start "proxy-$name" nsenter "$netns" kube-proxy --kubeconfig="$RUN/proxy.kubeconfig" --hostname-override="$name" --proxy-mode=iptables \
     --cluster-cidr=10.244.0.0/16 --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
 }
 
@@ -318,7 +244,7 @@ backend nodes
   option httpchk GET /healthz
 $(for name in node-a node-b; do echo "  server $name ${ADDRESS[$name]}:$1 check port $2 inter ${INTERVAL:-10s} fall 2 rise 2"; done)
 X
-  start haproxy edge haproxy -W -db -f "$RUN/haproxy.cfg"
+  start haproxy nsenter --net=/run/netns/edge haproxy -W -db -f "$RUN/haproxy.cfg"
 }
 
 cluster() { # inside the namespaces, as their first process: when it ends, the kernel ends all other processes in them
@@ -334,11 +260,14 @@ cluster() { # inside the namespaces, as their first process: when it ends, the k
   ip link set lo up
   network
   cgroups
-  control_plane # first, because it takes the longest
+  # First, because it takes the longest. A lost node is noticed after 20 s instead of 50 s, and its pods are deleted 5 s
+  # later instead of 5 min.
+  control_plane --default-not-ready-toleration-seconds=5 --default-unreachable-toleration-seconds=5
+  for name in proxy node-a node-b; do kubeconfig $name; done
   registry_and_docker
   for name in node-a node-b; do container_runtime $name; done
   pause_image
-  controllers
+  controllers --node-monitor-period=1s --node-monitor-grace-period=20s
   for name in node-a node-b; do node $name; done
   kubectl create -f "${SELF%/*}/../kubernetes/runtimeclass.yaml" >/dev/null
   await registry curl -sf http://$HOST:5000/v2/

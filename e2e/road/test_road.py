@@ -183,7 +183,7 @@ class Road:
         shutil.copy(os.environ["KUBECONFIG"], kubeconfig)
         config = ["kubectl", f"--kubeconfig={kubeconfig}", "config"]
         run(*config, "set-credentials", "deployer", f"--token={token}")
-        run(*config, "set-context", "bed", "--user=deployer")
+        run(*config, "set-context", "test", "--user=deployer")
         return token
 
     def make_workspace(self):
@@ -230,7 +230,7 @@ class Road:
         artifacts = self.directory / f"artifacts-{self.builds}"
         command = [ROOT / "e2e/pipeline/run", "--repository", self.repository, "--branch", branch, "--commit", commit]
         command += ["--workspace", self.workspace, "--artifacts", artifacts, "--credentials", self.credentials]
-        command += ["--env", f"IMAGE={registry or self.registry}/request-info", "--env", "NAMESPACE=web", "--env", "CONTEXT=bed"]
+        command += ["--env", f"IMAGE={registry or self.registry}/request-info", "--env", "NAMESPACE=web", "--env", "CONTEXT=test"]
         command += ["--env", f"RUNTIME={runtime}"] if runtime else []
         environment = {name: value for name, value in os.environ.items() if name not in NOT_OF_JENKINS}
         environment |= {"PATH": f"{HERE}:{environment['PATH']}", "TRIVY_CACHE_DIR": str(self.trivy)}

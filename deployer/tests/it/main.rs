@@ -47,9 +47,9 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("thre
 /// Where the tests run: each control plane is started for the first test that needs it, and stopped after the last.
 #[derive(Default)]
 pub(crate) struct Bed {
-    shared: OnceLock<Result<ControlPlane, String>>,
+    shared: OnceLock<ControlPlane>,
     /// For the tests that disturb their control plane.
-    lone: OnceLock<Result<ControlPlane, String>>,
+    lone: OnceLock<ControlPlane>,
     turn: Mutex<()>,
 }
 
@@ -61,7 +61,7 @@ impl Bed {
     {
         let name = name.into();
         Trial::test(name.clone(), move || {
-            let plane = self.shared.get_or_init(start).as_ref()?;
+            let plane = self.shared.get_or_init(start);
             within(LIMIT, &name, move || RUNTIME.block_on(test(plane)))
         })
     }
@@ -85,15 +85,19 @@ impl Bed {
         Trial::test(name.clone(), move || {
             // A failed test poisons the lock, but its control plane may still work.
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let plane = self.lone.get_or_init(start).as_ref()?;
+            let plane = self.lone.get_or_init(start);
             within(LIMIT, &name, move || RUNTIME.block_on(test(plane)))
         })
     }
 }
 
-fn start() -> Result<ControlPlane, String> {
+fn start() -> ControlPlane {
     RUNTIME.block_on(async {
-        let plane = ControlPlane::start().await?;
+        let plane = ControlPlane::start().await.unwrap_or_else(|error| {
+            // No test runs without it, so it is said once instead of by each of them.
+            eprintln!("{error}");
+            std::process::exit(1)
+        });
         for name in ["node-a", "node-b"] {
             node::add(&plane.client, name, serde_json::json!({})).await;
         }
@@ -103,19 +107,13 @@ fn start() -> Result<ControlPlane, String> {
             .create(&PostParams::default(), &class)
             .await
             .expect("the RuntimeClass can be created");
-        Ok(plane)
+        plane
     })
 }
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(THREADS));
-    if !arguments.list
-        && let Err(error) = control_plane::binaries()
-    {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
-    }
     let bed: &'static Bed = Box::leak(Box::default());
     let trials = [
         outage::trials(bed),
@@ -135,7 +133,7 @@ fn main() -> ExitCode {
         cost::trials(bed),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
-    for plane in [&bed.shared, &bed.lone].into_iter().filter_map(OnceLock::get).flatten() {
+    for plane in [&bed.shared, &bed.lone].into_iter().filter_map(OnceLock::get) {
         plane.stop();
     }
     conclusion.exit_code()
