@@ -26,7 +26,8 @@ use libtest_mimic::{Arguments, Trial};
 use crate::limit::within;
 use crate::server::Bed;
 
-const LIMIT: Duration = Duration::from_mins(2);
+/// Of each trial. The first one on a server also waits for its start.
+const LIMIT: Duration = Duration::from_mins(6);
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

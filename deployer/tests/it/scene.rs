@@ -316,12 +316,16 @@ impl Scene {
     /// What it prints, or else what it says.
     pub(crate) async fn ask_kubectl(&self, input: &str, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.plane.kubectl();
-        command.args(["-n", &self.namespace]).args(arguments).stdin(Stdio::piped());
+        command.args(["-n", &self.namespace]).args(arguments).stdin(Stdio::piped()).kill_on_drop(true);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it was built");
         let mut stdin = child.stdin.take().expect("it is piped");
-        stdin.write_all(input.as_bytes()).await.expect("it reads");
-        drop(stdin);
-        let output = child.wait_with_output().await.expect("it ends");
+        let whole = async {
+            stdin.write_all(input.as_bytes()).await.expect("it reads");
+            drop(stdin);
+            child.wait_with_output().await.expect("it is our child")
+        };
+        let output = tokio::time::timeout(PATIENCE, whole).await;
+        let output = output.unwrap_or_else(|_| panic!("kubectl {arguments:?} did not end within {PATIENCE:?}"));
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }

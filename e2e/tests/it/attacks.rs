@@ -73,6 +73,7 @@ impl Attack {
         for _ in 0..self.connections {
             let mut stream = TcpStream::connect(server)?;
             stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+            stream.set_write_timeout(Some(Duration::from_secs(30)))?;
             stream.write_all(&bytes)?;
             streams.push(stream);
         }

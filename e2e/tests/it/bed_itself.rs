@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::bed::{await_true, root, run};
+use crate::bed::{await_some, await_true, root, run};
 
 /// Starts another cluster inside this one, and ends it from outside.
 pub(crate) fn nothing_is_left_of_a_cluster_that_is_ended() {
@@ -27,7 +27,8 @@ pub(crate) fn nothing_is_left_of_a_cluster_that_is_ended() {
         assert_ne!((processes(directory), cgroups(directory)), (0, 0));
 
         run(Command::new("kill").args([&format!("-{signal}"), &cluster.id().to_string()]));
-        cluster.wait().expect("it was started here");
+        let ended = || cluster.try_wait().expect("it was started here");
+        await_some(&format!("the cluster ends after SIG{signal}"), Duration::from_mins(1), ended);
         await_true(&format!("nothing is left after SIG{signal}"), Duration::from_secs(15), || {
             !directory.exists() && processes(directory) == 0 && cgroups(directory) == 0
         });
