@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Provides rustc's wasm32-wasip2 target: by rustup, or where its server cannot be reached, on Debian as root, from
-# the packages rust-src (of the same version as rustc) and wasi-libc. Says nothing if the target is there.
+# Provides rustc's wasm32-wasip2 target with rustup. If rustup's server cannot be reached, on Debian as root, it is built from
+# the packages rust-src (of the same version as rustc) and wasi-libc. Prints nothing if the target exists.
 set -euo pipefail
 
 target=wasm32-wasip2
@@ -14,13 +14,13 @@ fail() {
   exit 1
 }
 
-# Copied last, so that it is there only if all the rest is.
+# Copied last, so that it exists only if everything else does.
 [ ! -f "$lib/self-contained/crt1-command.o" ] || exit 0
 
 echo "providing Rust's $target target (a few seconds by rustup, else a minute from Debian's rust-src; once)" >&2
 if command -v rustup >/dev/null; then
   rustup target add "$target" >/dev/null 2>&1 || true
-  [ ! -f "$lib/self-contained/crt1-command.o" ] || exit 0 # rustup may know another rustc than the one on PATH
+  [ ! -f "$lib/self-contained/crt1-command.o" ] || exit 0 # rustup may manage another rustc than the one on PATH
 fi
 
 sources=/etc/apt/sources.list.d/debian.sources

@@ -1,4 +1,4 @@
-//! Whose address: the visitor's, as far as it can be known, and how it was found.
+//! The visitor's address, as far as it can be known, and how it was found.
 
 use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
 
@@ -17,7 +17,7 @@ const FORWARDING_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-i
 /// The visitor's address and why it is that one.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Address {
-    /// `None` where the server does not say who called it.
+    /// `None` if the server does not report the peer.
     pub(crate) ip: Option<IpAddr>,
     /// Whether only a trusted proxy can have invented it.
     pub(crate) verified: bool,
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_is_the_nearest_that_nobody_can_have_made_up() {
+    fn the_address_is_the_nearest_one_that_cannot_be_forged() {
         const NOTHING: (&str, &str, &str) = ("", "", "");
         const PROXIES: (&str, &str, &str) = ("10.0.0.0/8", "", "");
         const STRANGERS: (&str, &str, &str) = ("172.16.0.0/12", "", "");

@@ -132,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_quoted_is_read_back(content in "[\t -~é-ü]*") {
+        fn every_quoted_value_is_read_back(content in "[\t -~é-ü]*") {
             let quoted = format!("\"{}\"", content.replace('\\', r"\\").replace('"', "\\\""));
             let read = Cursor::new(&quoted).quoted_string();
             prop_assert_eq!(read.as_deref(), Some(content.as_str()));

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_a_field_only_where_nothing_in_its_disposition_can_be_a_files_name() {
+    fn a_part_is_a_field_only_if_its_disposition_has_no_file_name() {
         let cases = [
             ("form-data; name=event", true),
             ("Form-Data ; NAME=\"event\" ;", true),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_form_is_refused_and_any_other_body_ignored() {
+    fn an_encoded_form_is_refused_and_any_other_body_is_ignored() {
         let multipart = "multipart/form-data; boundary=b";
         let urlencoded = "application/x-www-form-urlencoded";
         let cases: &[(&str, &[&str], bool)] = &[
@@ -271,7 +271,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_urlencoded_is_read_back(url in any::<String>(), event in any::<String>()) {
+        fn every_urlencoded_form_is_read_back(url in any::<String>(), event in any::<String>()) {
             let mut encoded = form_urlencoded::Serializer::new(String::new());
             let encoded = encoded.append_pair("url", &url).append_pair("event", &event).finish();
             let form = Form::from_urlencoded(encoded.as_bytes());
@@ -279,7 +279,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_sent_as_multipart_is_read_back(event in any::<String>()) {
+        fn every_multipart_value_is_read_back(event in any::<String>()) {
             // A client chooses a boundary that its values do not hold.
             prop_assume!(!event.contains("\r\n--boundary"));
             let body = format!("--boundary\r\nContent-Disposition: form-data; name=event\r\n\r\n{event}\r\n--boundary--");

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn in_cloudfronts_header_the_last_colon_is_the_ports() {
+    fn the_last_colon_in_cloudfronts_header_separates_the_port() {
         let header = ForwardingHeader::Single(CLOUDFRONT.to_owned());
         let cases = [
             ("198.51.100.10:46532", Some("198.51.100.10")),
@@ -288,7 +288,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_address_is_read_back_however_a_proxy_writes_it(address: IpAddr, port: u16) {
+        fn an_address_is_read_back_in_every_form_that_proxies_write(address: IpAddr, port: u16) {
             let canonical = entry("", Some(address)).address();
             prop_assume!(canonical.is_some());
             let socket = std::net::SocketAddr::new(address, port).to_string();

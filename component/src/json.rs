@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn controls_of_characters_and_directions_are_escapes() {
+    fn control_characters_and_direction_marks_are_escaped() {
         let cases = [
             ("plain, é and 🦀", "plain, é and 🦀"),
             ("\u{9b}31m", r"\u009b31m"),
@@ -59,7 +59,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_written_is_read_back_and_drives_no_terminal(text: String) {
+        fn all_text_is_read_back_and_controls_no_terminal(text: String) {
             let written = String::from_utf8(to_vec(&text)).unwrap();
             prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text);
             prop_assert!(!written.trim_end().contains(|c: char| c.is_control() || turns_direction(c)));

@@ -16,7 +16,7 @@ impl Format {
     /// In the order that decides between equal weights: curl, which accepts anything, gets text.
     pub(crate) const ALL: [Self; 3] = [Self::Text, Self::Html, Self::Json];
 
-    /// The name that `?format=` knows it by.
+    /// Its name in `?format=`.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name {
             "text" => Some(Self::Text),
@@ -43,7 +43,7 @@ impl Format {
     }
 }
 
-/// The acceptable format of the greatest weight, or `None` where the header excludes all three.
+/// The acceptable format of the greatest weight, or `None` if the header excludes all three.
 /// An absent or malformed header accepts everything.
 pub(crate) fn negotiate(headers: &Headers) -> Option<Format> {
     let mut choices = Format::ALL.map(|format| Choice { format, by: None, weight: 0 });
@@ -96,7 +96,7 @@ struct MediaRange<'a> {
 }
 
 impl MediaRange<'_> {
-    /// How closely it describes the format, or `None` where it does not.
+    /// How closely it describes the format, or `None` if it does not.
     fn specificity(&self, format: Format) -> Option<(u8, usize)> {
         let (main, sub) = format.media_type();
         let closeness = match (self.main, self.sub) {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_the_acceptable_one_of_the_greatest_weight() {
+    fn the_format_is_the_acceptable_one_with_the_greatest_weight() {
         const TEXT: Option<Format> = Some(Format::Text);
         const HTML: Option<Format> = Some(Format::Html);
         const JSON: Option<Format> = Some(Format::Json);

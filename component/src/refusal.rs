@@ -20,9 +20,8 @@ pub enum Refusal {
     NotFound(String),
     /// The route does not have this method.
     MethodNotAllowed {
-        /// As it was sent.
         method: Method,
-        /// As it was sent.
+        /// Before percent-decoding.
         path: String,
         /// The methods that the route has.
         allow: &'static str,

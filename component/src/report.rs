@@ -52,7 +52,7 @@ pub(crate) struct Version {
     pub(crate) commit: &'static str,
 }
 
-/// Of this build.
+/// The version of this build.
 pub(crate) const VERSION: Version = Version { version: env!("CARGO_PKG_VERSION"), commit: env!("REQUEST_INFO_COMMIT") };
 
 impl Version {

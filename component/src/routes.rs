@@ -230,7 +230,7 @@ fn json(document: &impl Serialize) -> Answer {
     answer(Format::Json, json::to_vec(document))
 }
 
-/// A refusal is one line of text, whatever the visitor put into it.
+/// A refusal is one line of text, even if the visitor's input has several.
 fn answer_of(refusal: &Refusal) -> Answer {
     let mut response = plain(format!("{refusal}\n"));
     response.status = refusal.status();

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn joined_variables_are_read_as_each_by_itself_and_a_semicolon_within_one_is_an_error() {
+    fn joined_variables_are_read_like_single_ones_and_a_semicolon_in_one_is_an_error() {
         let settings = Settings::from_joined(" 10.0.0.0/8 ; ; cf-connecting-ip ").unwrap();
         assert!(matches!(settings.trust, Trust::Proxies(networks) if networks.len() == 1));
         assert_eq!(settings.header, ForwardingHeader::Single("cf-connecting-ip".to_owned()));

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_each_of_spins_headers_is_spins_and_all_else_is_the_visitors() {
+    fn only_the_last_of_each_spin_header_is_spins() {
         let sent = [("a", "1"), ("spin-client-addr", "192.0.2.1:1"), ("spin-base-path", "/x"), ("spin-other", "2")];
         for rotation in 0..4 {
             let mut all = entries(&sent);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_address_of_spins_there_is_no_peer() {
+    fn without_spins_address_there_is_no_peer() {
         for address in [None, Some("nonsense"), Some("192.0.2.1")] {
             let entries = address.map(|address| (CLIENT_ADDR.to_owned(), address.into())).into_iter().collect();
             assert_eq!(split("/", entries).unwrap().0, None, "{address:?}");
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn target_and_headers_have_64_kib_together_and_host_a_kibibyte_beyond() {
+    fn target_and_headers_have_64_kib_together_and_host_has_one_more() {
         let full_url = |length: usize| ("spin-full-url".to_owned(), vec![b'x'; length]);
         let header = |length: usize| ("name".to_owned(), vec![b'x'; length]);
         let target = |length: usize| "/".repeat(length);

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_move_a_terminal_or_forge_a_line_is_an_escape() {
+    fn characters_that_control_a_terminal_or_forge_a_line_are_escaped() {
         let cases = [
             ("plain, é and 🦀", "plain, é and 🦀"),
             ("a\nIP 192.0.2.1", "a\\u000aIP 192.0.2.1"),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn invisible_is_what_unicode_calls_so() {
+    fn invisible_characters_are_those_of_unicode() {
         let class = r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Zl}\p{Zp}--[\u200C\u200D\uFE0F]]";
         let unicode = regex_syntax::parse(class).unwrap();
         let regex_syntax::hir::HirKind::Class(regex_syntax::hir::Class::Unicode(unicode)) = unicode.kind() else {
@@ -108,7 +108,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_is_shown_is_invisible_and_all_else_stays(text: String) {
+        fn no_shown_character_is_invisible_and_all_others_stay(text: String) {
             let shown = Visible(&text).to_string();
             prop_assert!(!shown.contains(is_invisible));
             if !text.contains(is_invisible) {

@@ -5,10 +5,10 @@ use std::{borrow::Cow, net::IpAddr};
 use http::Method;
 use serde::{Serialize, Serializer};
 
-/// The greatest body that is read, in bytes.
+/// The largest body that is read, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
 
-/// The greatest head that is read, in bytes: the request target, and the names and values of the visitor's headers.
+/// The largest head that is read, in bytes: the request target, and the names and values of the visitor's headers.
 pub const HEAD_LIMIT: usize = 64 * 1024;
 
 /// One visit, as the core sees it.

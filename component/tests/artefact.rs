@@ -26,14 +26,16 @@ fn interfaces(bytes: &[u8]) -> (Vec<String>, Vec<String>) {
     let (mut imports, mut exports) = (vec![], vec![]);
     let mut depth = 0;
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload.expect("it is a component") {
+        match payload.expect("the file is a component") {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth -= 1,
             Payload::ComponentImportSection(section) if depth == 0 => {
-                imports.extend(section.into_iter().map(|import| import.expect("it can be read").name.name.to_owned()));
+                imports.extend(
+                    section.into_iter().map(|import| import.expect("the section can be read").name.name.to_owned()),
+                );
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
-                let exported = section.into_iter().map(|export| export.expect("it can be read"));
+                let exported = section.into_iter().map(|export| export.expect("the section can be read"));
                 exports.extend(
                     exported
                         .filter(|export| export.kind == ComponentExternalKind::Instance)
