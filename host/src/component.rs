@@ -37,14 +37,14 @@ pub(crate) const MAX_INSTANCES: u32 = 1000;
 /// How long a guest may compute before it yields to others, as in Spin.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How components run: what each instance may use, how many there are, and where their code is from.
+/// How components run: the limits of each instance, their number, and the source of their code.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
     /// In bytes, for each memory. A guest in Rust has one.
     pub(crate) memory: usize,
     /// From the arrival of the request's header to the end of the guest's work.
     pub(crate) time: Duration,
-    /// How many instances work at a time, in all components.
+    /// The number of instances that run at the same time, over all components.
     pub(crate) instances: u32,
     /// Whether code that was compiled ahead of time is used.
     pub(crate) precompiled: bool,
@@ -203,7 +203,7 @@ impl Component {
             if let Ok(outcome) = tokio::time::timeout(limit, work).await {
                 return outcome.map_err(anyhow::Error::from);
             }
-            // While the instance still holds the unfinished body. Once it is dropped, the body would look complete.
+            // This happens while the instance still holds the unfinished body. Once it is dropped, the body would look complete.
             guest_stopped.store(true, Ordering::Release);
             bail!("it took longer than {} s (--request-timeout)", limit.as_secs())
         });

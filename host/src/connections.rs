@@ -81,13 +81,14 @@ impl Connections {
         }
     }
 
-    /// Admits a connection. At the limit, closes the one for which the host has waited longest, or if there is none, this one.
+    /// Admits a connection. At the limit, closes the connection for which the host has waited longest, or this one if it waits for
+    /// none.
     pub(crate) fn admit(self: &Arc<Self>) -> Option<Arc<Connection>> {
         let mut open = lock(&self.open);
         if self.limit.is_some_and(|limit| open.len() >= limit) {
             self.closed.fetch_add(1, Ordering::Relaxed);
-            // A client that sends its head at once is rarely the one waited for longest, however many hold connections only to
-            // block others. A kept connection is harmless, so it is closed only if no other can be.
+            // A client that sends its head at once is rarely the one that the host has waited for longest, even if many others hold
+            // connections only to block. A kept connection is harmless, so it is closed only if no other can be.
             let waited_for = open.values().filter_map(|connection| {
                 let state = lock(&connection.state);
                 let is_young = state.since.elapsed() < Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Lines for whoever runs a server: its start, its end, and what it refused.
+//! The server's log: its start, its end, and what it refused.
 
 /// Writes a line to standard error, the time first.
 macro_rules! log {

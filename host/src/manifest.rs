@@ -39,7 +39,7 @@ pub(crate) struct Variable {
     _description: Option<IgnoredAny>,
 }
 
-/// What can start a component: here only HTTP requests.
+/// The triggers that start a component: here only HTTP requests.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Triggers {
@@ -129,7 +129,7 @@ impl Manifest {
         let manifest: Self = toml::from_str(text).context("this host knows only a part of what `spin up` knows")?;
         ensure!(
             manifest.spin_manifest_version == 2,
-            "spin_manifest_version is {}, and this host understands version 2 only",
+            "spin_manifest_version is {}, but this host supports only version 2",
             manifest.spin_manifest_version
         );
         Ok(manifest)
@@ -174,7 +174,7 @@ mod tests {
     "#;
 
     #[test]
-    fn what_the_usual_templates_write_is_understood() {
+    fn manifests_of_the_usual_templates_are_read() {
         let manifest = Manifest::parse(GOOD).unwrap();
         assert_eq!(manifest.trigger.http[0].component, "web");
         assert_eq!(manifest.variables["colour"].default.as_deref(), Some("red"));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_host_does_not_do_is_refused_with_its_place() {
+    fn an_unsupported_field_is_refused_with_its_place() {
         let cases = [
             (
                 "source = \"web.wasm\"",

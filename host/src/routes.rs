@@ -49,7 +49,7 @@ impl Routes {
             let spec: RouteSpec = spec.parse().map_err(|reason| anyhow!("bad route `{raw}`: {reason}"))?;
             ensure!(
                 built.iter().all(|(other, _)| RouteSpec::segments(other) != spec.segments()),
-                "route `{raw}` stands twice in the manifest"
+                "route `{raw}` appears twice in the manifest"
             );
             let route = Route { raw, based, component };
             built.add(spec, route)?;
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_route_is_taken_and_what_its_wildcards_stand_for_is_known() {
+    fn the_best_route_is_chosen_and_its_wildcards_are_known() {
         let all = ["/...", "/", "/a", "/a/...", "/a/b/...", "/file.txt", "relative", "/u/:id/x"];
         let all = routes(&all).unwrap();
         let cases = [
@@ -131,11 +131,11 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_cannot_be_meant_is_refused() {
+    fn a_route_that_must_be_a_mistake_is_refused() {
         let cases = [
             (&["/a/:"][..], "bad route `/a/:`: params must be named"),
-            (&["/a", "/a"], "route `/a` stands twice in the manifest"),
-            (&["/a/...", "a/*"], "route `a/*` stands twice in the manifest"),
+            (&["/a", "/a"], "route `/a` appears twice in the manifest"),
+            (&["/a/...", "a/*"], "route `a/*` appears twice in the manifest"),
             (&["/.well-known/spin/health"], "would never be reached"),
         ];
         for (raw, expected) in cases {

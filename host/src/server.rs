@@ -29,7 +29,7 @@ use crate::visitors::Visitors;
 /// An application that is ready to be served.
 pub(crate) struct Server {
     routes: Routes,
-    /// By id; it has every one that a route leads to.
+    /// By ID. Every component of a route is in it.
     components: BTreeMap<String, Component>,
 }
 
@@ -37,7 +37,7 @@ impl Server {
     /// Reads a manifest and compiles its components.
     ///
     /// # Errors
-    /// When anything in it is wrong, or not to be had here.
+    /// When anything in it is wrong, or is not available here.
     pub(crate) fn load(from: &Path, limits: Limits) -> anyhow::Result<Self> {
         let manifest = Manifest::load(from)?;
         for HttpTrigger { route, component, .. } in &manifest.trigger.http {
@@ -60,14 +60,14 @@ impl Server {
         Ok(Self { routes, components })
     }
 
-    /// Listens, says where, and serves for ever: as Spin does, or such visitors.
+    /// Listens, prints the address, and serves without end: as Spin does, or within the limits of `visitors`.
     ///
     /// # Errors
-    /// When the address is not to be had.
+    /// When the address is not available.
     pub(crate) async fn listen(self, address: SocketAddr, visitors: Option<Arc<Visitors>>) -> anyhow::Result<()> {
         let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => {
-                anyhow!("{address} is already in use: stop what listens there, or take another address with --listen")
+                anyhow!("{address} is already in use: stop what listens there, or choose another address with --listen")
             }
             _ => anyhow!("cannot listen on {address}: {error}"),
         })?;
@@ -81,20 +81,20 @@ impl Server {
         loop {
             match listener.accept().await {
                 Ok((stream, client)) => {
-                    // Answers are written whole; to wait for more would only delay them.
+                    // Answers are written at once, so waiting for more data would only delay them.
                     _ = stream.set_nodelay(true);
                     let server = Arc::clone(&server);
                     let Some(visitors) = &visitors else {
                         tokio::spawn(server.connection(stream, client));
                         continue;
                     };
-                    // Here, and not in a task: tasks begin in any order, and a newcomer would go for an older one.
+                    // Here and not in a task, because tasks begin in any order, and a new connection might be closed for an older one.
                     if let Some(connection) = visitors.admit() {
                         tokio::spawn(Arc::clone(visitors).serve(server, (stream, client), connection));
                     }
                 }
                 Err(error) => {
-                    // Out of file descriptors, most likely: connections that end will free some.
+                    // Most likely there are no file descriptors left. Connections that end free some.
                     eprintln!("cannot accept a connection: {error}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -102,7 +102,7 @@ impl Server {
         }
     }
 
-    /// Tells people, and whatever started this host, that it is ready.
+    /// Prints that the host is ready, for people and for the program that started it.
     fn announce(&self, address: SocketAddr) -> std::io::Result<()> {
         let mut stdout = std::io::stdout().lock();
         writeln!(stdout, "Serving http://{address}\nAvailable Routes:")?;
@@ -120,7 +120,7 @@ impl Server {
             let server = Arc::clone(&self);
             async move { server.answer(request, client, None).await }
         });
-        // What ends a connection early is the client's doing, or was told about the request that it concerns.
+        // A connection that ends early was ended by the client, or its request's error was already printed.
         _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
     }
 

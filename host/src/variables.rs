@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_wins_over_the_default() {
+    fn the_environment_overrides_the_default() {
         let unset = Err(VarError::NotPresent);
         assert_eq!(value("default = 'd'", Ok("e")), Ok("e".to_owned()));
         assert_eq!(value("required = true", Ok("e")), Ok("e".to_owned()));

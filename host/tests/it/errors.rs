@@ -34,7 +34,7 @@ fn is_refused(application: Application, words: &[&str]) {
 #[test]
 fn a_manifest_that_says_what_cannot_be_done_is_refused_with_its_place() {
     let cases: [(&str, &str, Words); 13] = [
-        ("spin_manifest_version = 2", "spin_manifest_version = 1", &["bad manifest", "version is 1", "version 2 only"]),
+        ("spin_manifest_version = 2", "spin_manifest_version = 1", &["bad manifest", "version is 1", "only version 2"]),
         ("spin_manifest_version = 2", "spin_manifest_version = ", &["bad manifest", "line 1, column 25"]),
         ("spin_manifest_version = 2\n", "", &["bad manifest", "spin_manifest_version"]),
         ("[[trigger.http]]", "[[trigger.redis]]", &["bad manifest", "line 3, column 11", "redis"]),
