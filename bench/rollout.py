@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the deployer beside `kubectl rollout status`, on the same rollouts of a real control plane.
 
-etcd, API server, controllers and scheduler run on loopback; the kubelets are played, in the words of real ones, so
+etcd, API server, controllers and scheduler run on loopback. kwok plays the kubelets and writes what real ones wrote, so
 that a rollout takes seconds and each deciding moment is one request in the API server's audit log. Lag is counted
 from the moment the server received that request to the exit. The template is the shipped one, with the changes that
 rollout_bed.EDITS makes to have it over sooner. The table is written to docs/performance.md, unless it is of fewer
@@ -25,12 +25,11 @@ from typing import Any
 import performance
 from compare import megabytes
 from performance import REPOSITORY
-from rollout_bed import BINARIES, DEADLINE_SECONDS, EDITS, PODS, Bed, account
-from rollout_cluster import END_SECONDS, Api, CountingProxy, Step
+from rollout_bed import DEADLINE_SECONDS, EDITS, PODS, READY_SECONDS, Bed, account
+from rollout_cluster import OF_COMMIT, Api, CountingProxy, Step
 from rollout_run import Rollout, completion, first_status, last_removal, requests
 
 DEPLOYER = REPOSITORY / "target/x86_64-unknown-linux-gnu/release/deployer"
-PROGRAMS = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"]
 
 USUAL = (30, 10)
 """Rollouts that succeed, and that fail in each way."""
@@ -38,8 +37,6 @@ OTHERS = 1000
 LIMIT_SECONDS = 360
 """The time limit of a run."""
 
-READY_SECONDS = 0.5
-HEALTHY = [Step(0, "notready"), Step(READY_SECONDS, "healthy")]
 SLOW = [Step(0, "notready"), Step(12 * READY_SECONDS, "healthy")]
 NAMESPACE = "rollouts"
 """The namespaces of the rollouts that succeed. Each failing rollout has its own."""
@@ -81,8 +78,6 @@ def main() -> None:
     arguments = parser.parse_args()
     if min(arguments.rollouts, arguments.failures) < 1:
         parser.error("--rollouts and --failures are at least 1")
-    if missing := [name for name in PROGRAMS if not (BINARIES / name).exists()]:
-        sys.exit(f"rollout.py: {BINARIES} has no {', '.join(missing)}: e2e/cluster.sh binaries builds them")
     if not arguments.deployer.exists():
         sys.exit(f"rollout.py: {arguments.deployer} does not exist: make deployer, or name another one with --deployer")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("rollout.py: terminated"))
@@ -93,14 +88,16 @@ def main() -> None:
     names = [(why, f"{why.lower()}-{number}") for number in range(arguments.failures) for why in FAILURES]
     with bed_of(arguments, [NAMESPACE, *(name for _, name in names)]) as bed:
         # The first update after the documents were created also records their fields as applied, so it is not counted.
-        first, *others = bed.commits[1:]
+        first, *others = bed.commits[1 : -len(FAILURES)]
+        bad = dict(zip(FAILURES, bed.commits[-len(FAILURES) :], strict=True))
         roll_out_well(bed, first)
         done = [roll_out_well(bed, commit) for commit in others[: arguments.rollouts]]
         costs = measure_costs(bed, others[arguments.rollouts :])
-        failed = [(why, roll_out_badly(bed, name, FAILURES[why])) for why, name in names]
+        failed = [(why, roll_out_badly(bed, name, bad[why])) for why, name in names]
         for _, rollout in failed:
             rollout.end_with(1)
         audit = bed.plane.audit()
+        sizes = [file.stat().st_size for file in (arguments.deployer, bed.plane.binaries / "kubectl")]
 
     removals = [last_removal(audit, each) for each in done]
     lags = Lags(
@@ -118,7 +115,7 @@ def main() -> None:
     }
     counts = {name: [requests_of(audit, cost.rollout)] for name, cost in costs.items()}
     counts[next(iter(costs))] += [requests_of(audit, each) for each in done]
-    report = table(lags, verdicts, counts, costs, arguments.deployer)
+    report = table(lags, verdicts, counts, costs, sizes)
     text = method(arguments, lags, costs, load)
     print(report, text, sep="\n\n")
     if arguments.rollouts >= USUAL[0] and arguments.failures >= USUAL[1]:
@@ -129,23 +126,25 @@ def main() -> None:
 @contextmanager
 def bed_of(arguments: argparse.Namespace, namespaces: list[str]) -> Iterator[Bed]:
     with tempfile.TemporaryDirectory(prefix="rollout-") as directory:
-        bed = Bed(Path(directory), arguments.deployer.resolve(), namespaces, 6 + arguments.rollouts)
+        bed = Bed(Path(directory), arguments.deployer.resolve(), namespaces, 6 + arguments.rollouts + len(FAILURES))
+        # The last commits fail. Before them, the last but one of those that succeed is slow.
+        steps = [SLOW, None, *([Step(0, situation)] for situation in FAILURES.values())]
         try:
-            bed.start()
+            bed.start({(OF_COMMIT, bed.commits[n - len(steps)]): each for n, each in enumerate(steps) if each})
             yield bed
         finally:
             bed.stop()
 
 
 def roll_out_well(bed: Bed, commit: str) -> Rollout:
-    rollout = bed.roll_out(NAMESPACE, commit, HEALTHY).end_with(0)
+    rollout = bed.roll_out(NAMESPACE, commit).end_with(0)
     print(f"{commit[:12]} replaced what ran before in {rollout.seconds():.1f} s", flush=True)
     return rollout
 
 
-def roll_out_badly(bed: Bed, namespace: str, situation: str) -> Rollout:
+def roll_out_badly(bed: Bed, namespace: str, commit: str) -> Rollout:
     """Returns with the deployer's verdict; kubectl waits for the progress deadline, beside the rollouts to come."""
-    rollout = bed.roll_out(namespace, bed.commits[1], [Step(0, situation)])
+    rollout = bed.roll_out(namespace, commit)
     rollout.deployer.ends_with(1)
     print(f"{namespace}: a verdict after {rollout.seconds():.1f} s", flush=True)
     return rollout
@@ -155,11 +154,11 @@ def measure_costs(bed: Bed, commits: list[str]) -> dict[str, Cost]:
     """The costs of rollouts, measured by counting proxies. The first rollout only fills kubectl's discovery cache."""
     proxies = [CountingProxy(bed.plane.port) for _ in range(2)]
     ports = (proxies[0].port, proxies[1].port)
-    bed.roll_out(NAMESPACE, commits[0], HEALTHY, ports).end_with(0)
+    bed.roll_out(NAMESPACE, commits[0], ports).end_with(0)
 
-    def cost_of(commit: str, life: list[Step]) -> Cost:
+    def cost_of(commit: str) -> Cost:
         before = [sum(proxy.sizes) for proxy in proxies]
-        rollout = bed.roll_out(NAMESPACE, commit, life, ports)
+        rollout = bed.roll_out(NAMESPACE, commit, ports)
         with ThreadPoolExecutor() as workers:
             workers.submit(rollout.deployer.weigh)
             workers.submit(rollout.kubectl.weigh)
@@ -167,9 +166,9 @@ def measure_costs(bed: Bed, commits: list[str]) -> dict[str, Cost]:
         print(f"{commit[:12]} replaced what ran before in {rollout.seconds():.1f} s, its bytes counted", flush=True)
         return Cost(rollout, [sum(proxy.sizes) - size for proxy, size in zip(proxies, before, strict=True)])
 
-    usual, slow = cost_of(commits[1], HEALTHY), cost_of(commits[2], SLOW)
+    usual, slow = cost_of(commits[1]), cost_of(commits[2])
     add_others(bed.admin)
-    crowded = cost_of(commits[3], HEALTHY)
+    crowded = cost_of(commits[3])
     longer = f"the same, {slow.rollout.seconds() / usual.rollout.seconds():.1f} times as long"
     return {f"one rollout of {PODS} pods": usual, longer: slow, f"the same, {OTHERS:,} other pods beside it": crowded}
 
@@ -196,7 +195,7 @@ def table(
     verdicts: dict[str, list[list[float]]],
     counts: dict[str, list[list[int]]],
     costs: dict[str, Cost],
-    deployer: Path,
+    sizes: list[int],
 ) -> str:
     """Medians, with the lowest and the highest where there are several."""
     ours, its = lags.deployer, lags.kubectl
@@ -216,8 +215,7 @@ def table(
         rows.append([f"API requests, {name}", spread(mine), spread(others), goal(max(mine) <= limit, f"≤ {limit}")])
     for name, cost in costs.items():
         rows.append([f"received, {name}", *(f"{size / 1e3:,.0f} kB" for size in cost.received), ""])
-    memory = [max(sizes) for sizes in zip(*(cost.memory() for cost in costs.values()), strict=True)]
-    sizes = [file.stat().st_size for file in (deployer, BINARIES / "kubectl")]
+    memory = [max(each) for each in zip(*(cost.memory() for cost in costs.values()), strict=True)]
     rows += [
         ["memory", *(f"{megabytes(size)} MB" for size in memory), goal(memory[0] < 30e6, "< 30 MB")],
         ["program", *(f"{megabytes(size)} MB" for size in sizes), goal(sizes[0] < 15e6, "< 15 MB")],
@@ -247,8 +245,8 @@ def method(arguments: argparse.Namespace, lags: Lags, costs: dict[str, Cost], lo
         f" {os.getloadavg()[0]:.1f} after, the control plane on the same cores. {arguments.rollouts} rollouts that"
         f" succeed, one after the other, and {arguments.failures} that fail in each way, each in a namespace of its own"
         " where the previous commit serves. kubectl is started on the same rollout as soon as the deployer has applied."
-        " The control plane is real; the kubelet is played and says what real ones said: a pod is ready after"
-        f" {READY_SECONDS} s, and an old one gone {END_SECONDS:.0f} s after its deletion, where the shipped preStop"
+        " The control plane is real; kwok plays the kubelet and writes what real ones wrote: a pod is ready after"
+        f" {READY_SECONDS} s, and an old one gone {Bed.end_seconds:.0f} s after its deletion, where the shipped preStop"
         f" takes 35 s. The template is the shipped one with {edits}; a rollout of {PODS} pods took {usual:.1f} s from"
         " the deployer's start to its exit. Figures of several rollouts are medians, with the lowest and the highest."
         "\n\n"

@@ -1,5 +1,6 @@
 """The cluster before a rollout: the first commit serves in every namespace, by the shipped template."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,11 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from performance import REPOSITORY
-from rollout_cluster import ACCOUNTS, START_SECONDS, ControlPlane, Kubelet, Network, Step, add_node
+from rollout_cluster import (
+    COMMIT,
+    DELETED,
+    START_SECONDS,
+    Condition,
+    ControlPlane,
+    Network,
+    Step,
+    add_node,
+    life,
+    observed,
+    stage,
+    start_kwok,
+)
 from rollout_run import Rollout, Run
-
-CLUSTER = REPOSITORY / "e2e/cluster.sh"
-BINARIES = Path(os.environ.get("KUBEBUILDER_ASSETS") or subprocess.check_output([CLUSTER, "assets"], text=True).strip())
 
 DEADLINE_SECONDS = 20
 EDITS = {
@@ -22,54 +33,75 @@ EDITS = {
     "minReadySeconds: 5": "minReadySeconds: 0",
 }
 PODS = 3
+READY_SECONDS = 0.5
 
 
 class Bed:
     """The cluster, its kubelets, and a clone with commits to deploy."""
 
-    pods, edits, patience_seconds = PODS, EDITS, START_SECONDS
+    pods, edits, patience_seconds, nice = PODS, EDITS, START_SECONDS, 0
+    nodes = ["node-a"]
+    usual = [Step(0, "notready"), Step(READY_SECONDS, "healthy")]
+    """What happens to a pod."""
+    end_seconds = 1.0
+    """How long a pod takes to end after its deletion."""
 
     def __init__(self, directory: Path, deployer: Path, namespaces: list[str], commits: int) -> None:
         users = [user for name in namespaces for user in (account(name), f"kubectl:{name}")]
         os.environ["KUBECACHEDIR"] = str(directory / "kubectl")  # instead of one in the home directory
-        self.plane = ControlPlane(BINARIES, directory, [*ACCOUNTS, *users])
+        self.plane = ControlPlane(directory, ["kubelet", *users], self.nice)
         self.deployer, self.namespaces, self.runs = deployer, namespaces, list[Run]()
         self.clone = directory / "clone"
         self.commits = make_commits(self.clone, commits)
+        # The pods of a commit share an address: it is all that the network knows of a pod that is asked for its commit.
+        self.addresses = {commit: f"10.1.{n // 256}.{n % 256}" for n, commit in enumerate(self.commits)}
         text = (REPOSITORY / "kubernetes/deployment.yaml.tmp").read_text()
         for shipped, ours in self.edits.items():
             if shipped not in text:
                 sys.exit(f"rollout.py: kubernetes/deployment.yaml.tmp does not say `{shipped}` any more: correct EDITS")
             text = text.replace(shipped, ours)
         self.template = self.plane.write("template.yaml", text)
-        self.kubelet = Kubelet(self.plane.api("kubelet"), Network(self.plane))
+        self.network = Network(self.plane, {address: commit for commit, address in self.addresses.items()})
         self.admin = self.plane.api("admin")
 
-    def start(self) -> None:
-        """Returns when the first commit runs in every namespace."""
-        self.plane.start()
-        self.start_nodes()
+    def start(self, unusual: dict[tuple[str, str], list[Step]]) -> None:
+        """Returns when the first commit runs in every namespace. `unusual` is what happens to pods in which a field has a
+        value, by these two."""
+        for name in self.nodes:
+            add_node(self.admin, name)
+        start_kwok(self.plane, self.stages(unusual))
         runtime = {"metadata": {"name": "wasmtime-spin-v2"}, "handler": "spin"}
         self.admin.ask("POST", "/apis/node.k8s.io/v1/runtimeclasses", runtime)
         for name in self.namespaces:
             self.admin.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-        self.plane.start_controllers()
         with ThreadPoolExecutor(4) as workers:
             for _ in workers.map(self.settle, self.namespaces):
                 pass
 
-    def start_nodes(self) -> None:
-        self.kubelet.start()
-        add_node(self.admin, "node-a")
+    def stages(self, unusual: dict[tuple[str, str], list[Step]]) -> list[dict[str, Any]]:
+        others: list[Condition] = [(field, "NotIn", value) for field, value in unusual]
+        lives: list[tuple[list[Condition], list[Step]]] = [(others, self.usual)]
+        lives += [([(field, "In", value)], steps) for (field, value), steps in unusual.items()]
+        stages = [stage("gone", "Pod", [(DELETED, "Exists")], self.end_seconds, None)]
+        for number, (where, steps) in enumerate(lives):
+            stages += life(f"life-{number}", where, [(step.seconds, self.status(step.situation)) for step in steps])
+        return stages
+
+    def status(self, situation: str) -> str:
+        """As a template for kwok."""
+        return observed(situation, self.address())
+
+    def address(self) -> str:
+        pairs = " ".join(f'"{commit}" "{address}"' for commit, address in self.addresses.items())
+        return f"{{{{ get (dict {pairs}) (index .metadata.annotations {json.dumps(COMMIT)}) }}}}"
 
     def settle(self, namespace: str) -> None:
-        self.kubelet.lives[namespace] = [Step(0, "healthy")]
         self.wait_for(lambda: self.admin.ask("GET", f"/api/v1/namespaces/{namespace}/serviceaccounts")["items"])
         rendering = [str(self.deployer), "render", *self.arguments(self.commits[0])]
         documents = subprocess.run(rendering, capture_output=True, text=True, check=True).stdout
         role = (REPOSITORY / "kubernetes/deployer-rbac.yaml").read_text()
-        applying = [str(BINARIES / "kubectl"), "apply", "--server-side", "--field-manager=deployer", "-f", "-"]
-        applying += ["-n", namespace, "--kubeconfig", str(self.plane.kubeconfig(f"kubectl:{namespace}"))]
+        applying = [str(self.plane.binaries / "kubectl"), "apply", "--server-side", "--field-manager=deployer"]
+        applying += ["-f", "-", "-n", namespace, "--kubeconfig", str(self.plane.kubeconfig(f"kubectl:{namespace}"))]
         applied = subprocess.run(applying, input=f"{documents}\n---\n{role}", capture_output=True, text=True)
         if applied.returncode:
             sys.exit(f"rollout.py: `{' '.join(applying)}` ended with {applied.returncode}: {applied.stderr}")
@@ -80,14 +112,14 @@ class Bed:
         image = f"registry.example/request-info:{commit[:12]}"
         return ["--image", image, "--commit", commit, "--template", str(self.template)]
 
-    def roll_out(self, namespace: str, commit: str, life: list[Step], ports: tuple[int, int] = (0, 0)) -> Rollout:
+    def roll_out(self, namespace: str, commit: str, ports: tuple[int, int] = (0, 0)) -> Rollout:
         """Starts the deployer and, once it has applied, kubectl. They use the given ports, if any."""
-        self.kubelet.lives[namespace] = life
         command = [str(self.deployer), "deploy", *self.arguments(commit), "-n", namespace]
         command += ["--timeout", f"{2 * self.patience_seconds}s"]
         deployer = self.run(command, self.plane.kubeconfig(account(namespace), namespace, ports[0]))
         deployer.has_applied.wait()
-        command = [str(BINARIES / "kubectl"), "rollout", "status", "deployment/request-info", "-n", namespace]
+        command = [str(self.plane.binaries / "kubectl"), "rollout", "status", "deployment/request-info"]
+        command += ["-n", namespace]
         kubectl = self.run(command, self.plane.kubeconfig(f"kubectl:{namespace}", namespace, ports[1]))
         return Rollout(namespace, commit, deployer, kubectl)
 
@@ -107,7 +139,6 @@ class Bed:
         for run in self.runs:
             if run.process.poll() is None:
                 run.process.kill()
-        self.kubelet.stopped.set()
         self.plane.stop()
 
 

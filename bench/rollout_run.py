@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from rollout_cluster import COMMIT
+from rollout_cluster import COMMIT, CONTROLLER
 
 
 class Run:
@@ -102,7 +102,7 @@ def first_status(audit: list[Any], rollout: Rollout) -> float:
 
 def completion(audit: list[Any], rollout: Rollout) -> float:
     """When the Deployment's controller first wrote the status that kubectl considers complete."""
-    updates = of_rollout(audit, rollout, "controllers", "update", "deployments/status")
+    updates = of_rollout(audit, rollout, CONTROLLER, "update", "deployments/status")
     return float(min(event["received"] for event in updates if is_complete(event["requestObject"], rollout.commit)))
 
 

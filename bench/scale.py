@@ -11,7 +11,6 @@ sizes are measured.
 """
 
 import argparse
-import json
 import math
 import os
 import re
@@ -28,14 +27,12 @@ from statistics import linear_regression, median
 from typing import Any
 
 import performance
-from compare import go_program
 from performance import REPOSITORY
 from rollout_bed import Bed, account
-from rollout_cluster import COMMIT, REQUESTS, CountingProxy, Kubelet, Step, add_node
+from rollout_cluster import COMMIT, KWOK, CountingProxy, Step
 from rollout_run import Rollout, Run, is_complete
-from scale_scenarios import SCENARIOS
+from scale_scenarios import BROKEN, PULL_SECONDS, SCENARIOS
 
-KWOK = "sigs.k8s.io/kwok/cmd/kwok@v0.8.0"
 DEPLOYER = Path(os.environ.get("DEPLOYER") or REPOSITORY / "target/x86_64-unknown-linux-gnu/release/deployer")
 USUAL = [3, 100, 300, 1000, 3000, 5000]
 NAMESPACE = "rollouts"
@@ -61,29 +58,20 @@ containerStatuses:
   restartCount: 0
   state: {running: {startedAt: {{ $now | Quote }}}}
 {{ end }}
-{{ with PodIPsWith .spec.nodeName false .metadata.uid .metadata.name .metadata.namespace }}
-podIP: {{ index . 0 | Quote }}
-podIPs: [{ip: {{ index . 0 | Quote }}}]
-{{ end }}
+podIP: ADDRESS
+podIPs: [{ip: ADDRESS}]
 """
-
-
-class Answers(dict[str, str]):
-    """Of all addresses."""
-
-    def __init__(self, crowd: "Crowd") -> None:
-        super().__init__()
-        self.crowd = crowd
-
-    def __missing__(self, address: str) -> str:
-        return self.crowd.commit
+"""For kwok, of a pod that is ready."""
 
 
 class Crowd(Bed):
-    """A cluster with one Deployment of so many pods; kwok plays the nodes that are there at first."""
+    """A cluster with one Deployment of so many pods, which are ready at once and gone at once."""
+
+    nice, usual, end_seconds = 5, [Step(0, "healthy")], 0
 
     def __init__(self, directory: Path, deployer: Path, pods: int) -> None:
         self.pods, self.patience_seconds = pods, 90 + pods // 5
+        self.nodes = [f"node-{number}" for number in range(max(2, pods * 5 // 4 // PODS_ON_A_NODE))]
         self.edits = {
             "replicas: 3": f"replicas: {pods}",
             "maxUnavailable: 0": "maxUnavailable: 25%",
@@ -91,48 +79,9 @@ class Crowd(Bed):
             "minReadySeconds: 5": "minReadySeconds: 0",
         }
         super().__init__(directory, deployer, [NAMESPACE], 10)
-        self.plane.nice = 5
-        self.commit = self.commits[0]
-        """What every pod answers: kwok gives the address of a pod that is gone to the next one."""
-        self.kubelet.network.commits = Answers(self)
 
-    def start_nodes(self) -> None:
-        self.nodes = [f"node-{number}" for number in range(max(2, self.pods * 5 // 4 // PODS_ON_A_NODE))]
-        for name in self.nodes:
-            add_node(self.admin, name)
-            self.admin.merge(f"/api/v1/nodes/{name}", {"metadata": {"labels": {"kwok": "yes"}}})
-        stages = [
-            stage("pod-ready", "Pod", {".metadata.deletionTimestamp": [], ".status.phase": ["Pending"]}, STATUS),
-            stage("pod-gone", "Pod", {".metadata.deletionTimestamp": None}, None),
-            # Never played, because add_node has made them so; without one for nodes, kwok plays no pod either.
-            stage("node-ready", "Node", {".status.phase": ["Unknown"]}, "phase: Running"),
-        ]
-        options = {"podPlayStageParallelism": 16, "nodePlayStageParallelism": 1, "podsOnNodeSyncParallelism": 1}
-        configuration = {"apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokConfiguration", "options": options}
-        file = self.plane.write("kwok.yaml", "\n---\n".join(map(json.dumps, [configuration, *stages])))
-        self.plane.run(
-            f"{go_program(KWOK)} --kubeconfig {self.plane.kubeconfig('kubelet')} --config {file} --cidr 10.0.0.0/8"
-            " --manage-nodes-with-label-selector kwok=yes --v WARN"
-        )
-
-    def replace(self, commit: str, ports: tuple[int, int] = (0, 0)) -> Rollout:
-        self.commit = commit
-        return self.roll_out(NAMESPACE, commit, [], ports)
-
-
-def stage(name: str, kind: str, where: dict[str, list[str] | None], status: str | None) -> dict[str, Any]:
-    """The status that kwok writes (None: it deletes) of an object whose fields have one of these values, or are there
-    (None), or are not there (no value)."""
-    conditions: list[dict[str, Any]] = []
-    for key, values in where.items():
-        operator = "Exists" if values is None else "In" if values else "DoesNotExist"
-        conditions.append({"key": key, "operator": operator} | ({"values": values} if values else {}))
-    spec = {
-        "resourceRef": {"apiGroup": "v1", "kind": kind},
-        "selector": {"matchExpressions": conditions},
-        "next": {"statusTemplate": status} if status else {"delete": True},
-    }
-    return {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "Stage", "metadata": {"name": name}, "spec": spec}
+    def status(self, situation: str) -> str:
+        return STATUS.replace("ADDRESS", self.address()) if situation == "healthy" else super().status(situation)
 
 
 @dataclass(frozen=True)
@@ -184,7 +133,7 @@ def crowd_of(deployer: Path, pods: int) -> Iterator[Crowd]:
         crowd = Crowd(Path(directory), deployer.resolve(), pods)
         try:
             started = time.monotonic()
-            crowd.start()
+            crowd.start({(".spec.nodeName", BROKEN): [Step(PULL_SECONDS, "notfound")]})
             print(f"{pods:,} pods run after {time.monotonic() - started:.0f} s", flush=True)
             yield crowd
         finally:
@@ -247,7 +196,7 @@ def measured(deployer: Path, pods: int) -> list[Figures]:
 def measured_once(crowd: Crowd, commit: str) -> Figures:
     proxies = [CountingProxy(crowd.plane.port) for _ in range(2)]
     witness = Witness(crowd, commit)
-    rollout = crowd.replace(commit, (proxies[0].port, proxies[1].port))
+    rollout = crowd.roll_out(NAMESPACE, commit, (proxies[0].port, proxies[1].port))
     with ThreadPoolExecutor() as workers:
         workers.submit(rollout.deployer.weigh)
     rollout.end_with(0)
@@ -327,7 +276,7 @@ def method(load: float) -> str:
         f"Measured by `bench/scale.py`: {performance.circumstances()}, load {load:.1f} before and"
         f" {os.getloadavg()[0]:.1f} after, the control plane on the same cores, where it gives way (nice 5) to what is"
         " measured. A control plane for each size, its controllers and scheduler allowed"
-        f" {REQUESTS:,} requests a second and the server as many at the same time; nodes"
+        " 2,000 requests a second and the server as many at the same time; nodes"
         f" and pods by kwok {KWOK.rpartition('@')[2]},"
         " where a pod is ready as soon as it is on its node and gone as soon as it is deleted, so that all of it comes"
         " as fast as the control plane can. `maxSurge` and `maxUnavailable` are 25 %, `minReadySeconds` is 0, and each"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rollout_bed import account
-from rollout_cluster import CountingProxy, Step, add_node
+from rollout_cluster import CountingProxy, add_node
 from rollout_run import Run
 
 if TYPE_CHECKING:
@@ -16,16 +16,16 @@ NAMED_SECONDS = 2
 CAUGHT_UP_SECONDS = 1
 AWAY_SECONDS = 2
 PULL_SECONDS = 4
+BROKEN = "broken"
+"""A node that cannot pull the image, which it says so many seconds after it got a pod."""
 
 
 def image_missing(crowd: "Crowd", _: "Watch") -> bool:
     """One node cannot pull the image: its pod is named soon after its status says so, while all others start."""
-    add_node(crowd.admin, "broken", room_for=1)
-    crowd.kubelet.pods += "&fieldSelector=spec.nodeName=broken"
-    crowd.kubelet.start()
+    add_node(crowd.admin, BROKEN, room_for=1)
     cordon(crowd, True)  # so that the first pod goes there
-    run = begin(crowd, 1, [Step(PULL_SECONDS, "notfound")])
-    path = f"/api/v1/namespaces/{crowd.namespaces[0]}/pods?fieldSelector=spec.nodeName=broken"
+    run = begin(crowd, 1)
+    path = f"/api/v1/namespaces/{crowd.namespaces[0]}/pods?fieldSelector=spec.nodeName={BROKEN}"
     crowd.wait_for(lambda: crowd.admin.ask("GET", path)["items"])
     cordon(crowd, False)
     run.ends_with(1)
@@ -87,10 +87,9 @@ SCENARIOS: dict[str, tuple[Callable[["Crowd", "Watch"], bool], int]] = {
 """And on how many pods, usually."""
 
 
-def begin(crowd: "Crowd", number: int, life: list[Step] | None = None, port: int = 0) -> Run:
+def begin(crowd: "Crowd", number: int, port: int = 0) -> Run:
     """The deployer, with that commit; returns when it has applied."""
-    crowd.commit = crowd.commits[number]
-    return crowd.roll_out(crowd.namespaces[0], crowd.commit, life or [], (port, 0)).deployer
+    return crowd.roll_out(crowd.namespaces[0], crowd.commits[number], (port, 0)).deployer
 
 
 def cordon(crowd: "Crowd", is_cordoned: bool) -> None:
