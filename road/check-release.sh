@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks that a release's files are what their names say: check-release.sh DIRECTORY
+# Checks that each file of a release is what its name says: check-release.sh DIRECTORY
 #
-# Checksums, formats, processors and static linking are checked of every file. The deployer for this machine's processor is
-# also run, and must print the version in its name. Needs readelf (of binutils, as a C compiler does) and jq.
+# It checks the checksum, format, processor and static linking of every file. It also runs the deployer for this machine's
+# processor, which must print the version in its name. It needs readelf (from binutils, which a C compiler needs too) and jq.
 set -euo pipefail
 cd "$1"
 version=${PWD##*/release-}

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Builds the host, or another program of this workspace, linked statically, and prints where it is: host.sh TARGET [PACKAGE]
+# Builds the host, or another program of this workspace, linked statically, and prints where it is:
+# host.sh TARGET [PACKAGE [PROFILE]]
 #
-# TARGET is a target of rustc. For one that is not this machine's, rustc needs its standard library, and a linker.
+# TARGET is a target of rustc. A target that is not this machine's needs its standard library and a linker.
 set -euo pipefail
-target=$1 package=${2:-request-info-host}
+target=$1 package=${2:-request-info-host} profile=${3:-release}
 native=$(rustc -vV | sed -n 's/^host: //p')
-program=${CARGO_TARGET_DIR:-target}/$target/release/$package
+program=${CARGO_TARGET_DIR:-target}/$target/$profile/$package
 
 fail() {
   echo "host: $package for $target cannot be built here, because $*" >&2
@@ -15,7 +16,7 @@ fail() {
 if [ "$target" != "$native" ]; then
   processor=${target%%-*}
   [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ] || rustup target add "$target" >/dev/null 2>&1 ||
-    fail "rustc has no such target: install it with \`rustup target add $target\`, or where rustc is Debian's, its package" \
+    fail "rustc has no such target: install it with \`rustup target add $target\`, or if rustc is Debian's, the package" \
       "libstd-rust-dev of that architecture"
   declare -A debian=([aarch64]="gcc-aarch64-linux-gnu libc6-dev-arm64-cross" [x86_64]="gcc-x86-64-linux-gnu libc6-dev-amd64-cross")
   linker=$processor-linux-gnu-gcc
@@ -27,5 +28,5 @@ fi
 [ -e "$program" ] || echo "building $package for $target (2 to 5 minutes on two cores, once)" >&2
 [ -t 2 ] && quiet=() || quiet=(--quiet) # on a terminal, cargo shows its progress
 RUSTFLAGS='-C target-feature=+crt-static' \
-  cargo build --locked "${quiet[@]}" --release --target "$target" --package "$package"
+  cargo build --locked "${quiet[@]}" --profile "$profile" --target "$target" --package "$package"
 echo "$program"

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# Builds IMAGE:TAG-amd64 and IMAGE:TAG-arm64, which `push.sh` makes one of: image.sh RUNTIME IMAGE TAG COMMIT
+# Builds IMAGE:TAG-amd64 and IMAGE:TAG-arm64, which push.sh combines: image.sh RUNTIME IMAGE TAG COMMIT
 #
-# For the shim, both builds copy one directory, whose times are the commit's: Wasm is the same for every processor, and
-# so are the layers. A standalone image also holds the host and the component compiled, both for its processor.
-# Nothing in the image is run by the build, so it needs no emulation.
+# For the shim, both builds copy the same directory, whose times are the commit's: Wasm is the same for every processor, and so
+# are the layers. A standalone image also has the host and the component's machine code, both for its processor.
+# The build runs nothing in the image, so it needs no emulation.
 set -euo pipefail
 runtime=$1 image=$2 tag=$3 commit=$4
 component=target/wasm32-wasip2/component/request_info.wasm
 root=target/image
 
-declare -A target=([amd64]=x86_64-unknown-linux-gnu [arm64]=aarch64-unknown-linux-gnu) host
-if [ "$runtime" = standalone ]; then # first, because a machine may not be able to
-  for architecture in amd64 arm64; do host[$architecture]=$(road/host.sh "${target[$architecture]}"); done
-  native=$(road/host.sh "$(rustc -vV | sed -n 's/^host: //p')")
+# shellcheck source=road/targets.sh
+source road/targets.sh
+declare -A host
+if [ "$runtime" = standalone ]; then # first, because not every machine can build it
+  host_for() { road/host.sh "$1" request-info-host standalone; }
+  for architecture in amd64 arm64; do host[$architecture]=$(host_for "${target[$architecture]}"); done
+  native=$(host_for "$(rustc -vV | sed -n 's/^host: //p')")
 fi
 
 umask 022
@@ -23,11 +26,11 @@ install --mode=644 spin.toml "$root"
 road/sbom.sh component wasm32-wasip2 >"$root/request-info.cdx.json"
 time=$(git show --no-patch --format=%ct "$commit" 2>/dev/null) || time=0
 
-# add_host ARCHITECTURE: what a standalone image holds beside the rest.
+# add_host ARCHITECTURE: adds what only a standalone image has.
 add_host() {
   install --mode=755 "${host[$1]}" "$root/request-info-host"
   road/sbom.sh host "${target[$1]}" >"$root/request-info-host.cdx.json"
-  "$native" compile --architecture "$1" --from "$root/spin.toml"
+  "$native" compile --target "${target[$1]}" --from "$root/spin.toml"
 }
 
 for architecture in amd64 arm64; do
@@ -40,7 +43,7 @@ for architecture in amd64 arm64; do
     --build-arg "COMMIT=$commit" --tag "$name" .
   built=$(docker image inspect --format '{{.Architecture}}' "$name")
   [ "$built" = "$architecture" ] || {
-    echo "image: Docker built $name for $built: its builder does not honour --platform; a newer Docker, or BuildKit, does" >&2
+    echo "image: Docker built $name for $built: its builder ignores --platform; use a newer Docker, or BuildKit" >&2
     exit 1
   }
 done

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds what a release holds, in target/release-VERSION: release.sh COMMIT
+# Builds the files of a release in target/release-VERSION: release.sh COMMIT
 #
 #   request-info-VERSION.wasm            the component, as target/wasm32-wasip2/component has it
 #   deployer-VERSION-linux-amd64, -arm64  static programs
-#   *.cdx.json                           what each of them is made of
+#   *.cdx.json                           the SBOM of each
 #   SHA256SUMS                           for `sha256sum --check`
 #
 # VERSION is the workspace's. CHANGELOG.md must have a section for it, which tells users what is new.
@@ -12,7 +12,8 @@ shopt -s inherit_errexit
 commit=$1
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 release=target/release-$version
-declare -A target=([amd64]=x86_64-unknown-linux-gnu [arm64]=aarch64-unknown-linux-gnu)
+# shellcheck source=road/targets.sh
+source road/targets.sh
 
 grep -q "^## $version " CHANGELOG.md || {
   echo "release: CHANGELOG.md has no section for $version, the version in Cargo.toml: add \`## $version (DATE)\`" >&2
@@ -36,6 +37,6 @@ for architecture in "${!target[@]}"; do
   road/sbom.sh deployer "${target[$architecture]}" >"$release/$name.cdx.json"
 done
 (cd "$release" && sha256sum -- * >SHA256SUMS)
-# A file's time is the commit's, however often the release is built.
+# Each file has the commit's time, so that every build of the release is the same.
 find "$release" -exec touch --date="@$(git show --no-patch --format=%ct "$commit")" {} +
 road/check-release.sh "$release"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Prints what a program of this workspace is made of, as a CycloneDX document: sbom.sh DIRECTORY TARGET
+# Prints the SBOM of a program of this workspace, a CycloneDX document: sbom.sh DIRECTORY TARGET
 #
-# cargo-cyclonedx describes every member of a workspace, with the features that any of them asks for, and writes beside
-# each Cargo.toml. So it is given a copy of the workspace whose only member is this one. For the component, what comes
-# out are the crates of `cargo tree --edges normal`, exactly, which a test holds it to. For the host it names seven more,
-# which features could bring that nothing asks for: `cargo metadata`, from which it reads, counts them in.
-# The document holds no time and no path of this machine, so that it is the same each time.
+# cargo-cyclonedx describes every member of a workspace, with the features that any of them enables, and writes beside each
+# Cargo.toml. So it gets a copy of the workspace with only this member. For the component, the result is exactly the crates of
+# `cargo tree --edges normal`, which a test checks. For the host it names seven more, which only unused features would need:
+# `cargo metadata`, its source, includes them.
+# The document has no time and no path of this machine, so every run gives the same.
 set -euo pipefail
 member=$1 target=$2
 

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Looks up known vulnerabilities, with trivy, into target/reports, and breaks nothing: scan.sh IMAGE:TAG
+# scan.sh IMAGE:TAG: looks up known vulnerabilities with trivy, and writes them to target/reports. It never fails because of one.
 #
-#   image-scan.txt      of the image; trivy finds the component's crates by the list that lies in the image
-#   programs-scan.txt   of the host, which only a standalone image holds, and of the deployer
-#   *.cdx.json          what each of the three is made of
+#   image-scan.txt      for the image; trivy finds the component's crates in the SBOM inside the image
+#   programs-scan.txt   for the host, which only a standalone image has, and for the deployer
+#   *.cdx.json          the SBOMs of the three
 #
-# What was not scanned is said to be not scanned, in its report and in the last line. trivy 0.74 ends with 1 and writes
-# no report where it has no database (pkg/commands/artifact/run.go, cmd/trivy/main.go).
+# The report and the last line name what was not scanned. Without a database, trivy 0.74 exits with 1 and writes no report
+# (pkg/commands/artifact/run.go, cmd/trivy/main.go).
 set -euo pipefail
 image=$1
 reports=target/reports
 scanned='' last=scan:
 declare -A unscanned # by reason
 
-# scan REPORT WHAT ARGUMENT…: what trivy finds with these arguments, at the end of REPORT.
+# scan REPORT WHAT ARGUMENT…: appends to REPORT what trivy finds with these arguments.
 scan() {
   local report=$reports/$1 what=$2 found because
   found=$(mktemp)

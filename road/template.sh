@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Makes the manifest of the standalone image from the one that is for the shim: template.sh <TEMPLATE >STANDALONE
+# Makes the standalone image's manifest from the shim's: template.sh <TEMPLATE >STANDALONE
 #
-#   a line that ends in `# shim only` is left out
-#   on a line that ends in `# standalone: VALUE`, VALUE stands in the place of the value
+#   a line that ends in `# shim only` is dropped
+#   if a line ends in `# standalone: VALUE`, VALUE replaces the line's value
 #
-# Anything else in a comment that begins with one of the two words is an error, and so is a line left out that has others
-# below it.
+# Any other comment at the end of a line that begins with one of these two marks is an error, and so is a dropped line with
+# other lines nested below it.
 set -euo pipefail
 exec awk '
   function fail(why) { printf "template: line %d %s:%s\n", NR, why, $0 | "cat >&2"; exit 1 }
   function indent(line) { match(line, /^[ -]*/); return RLENGTH }
   /^ *(#|$)/ { print; next }
-  omitted && indent($0) >= omitted { fail("is below one that is left out") }
+  omitted && indent($0) >= omitted { fail("is below one that is dropped") }
   { omitted = 0 }
   / # shim only$/ { omitted = indent($0) + 1; next }
   match($0, / +# standalone: [^ #].*$/) {
