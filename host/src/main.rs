@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::component::Limits;
@@ -94,16 +94,10 @@ enum Command {
         #[arg(short, long, value_name = "FILE|DIRECTORY", default_value = "spin.toml")]
         from: PathBuf,
 
-        /// The processor, as images name it; every one of its kind can run the code
-        #[arg(long)]
-        architecture: Architecture,
+        /// The processor, as rustc names it, for example aarch64-unknown-linux-gnu; every one of its kind can run the code
+        #[arg(long, value_name = "TARGET", default_value_t = format!("{}-unknown-linux-gnu", std::env::consts::ARCH))]
+        target: String,
     },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Architecture {
-    Amd64,
-    Arm64,
 }
 
 fn main() -> ExitCode {
@@ -111,7 +105,7 @@ fn main() -> ExitCode {
     let (outcome, code) = match args.command {
         None => (run(args), 2),
         Some(Command::Healthcheck { listen }) => (healthcheck::check(listen), 1),
-        Some(Command::Compile { from, architecture }) => (compile(&from, architecture), 2),
+        Some(Command::Compile { from, target }) => (compile(&from, &target), 2),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,11 +116,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn compile(from: &Path, architecture: Architecture) -> anyhow::Result<()> {
-    let engine = component::compiler(match architecture {
-        Architecture::Amd64 => "x86_64-unknown-linux-gnu",
-        Architecture::Arm64 => "aarch64-unknown-linux-gnu",
-    })?;
+fn compile(from: &Path, target: &str) -> anyhow::Result<()> {
+    let engine = component::compiler(target).with_context(|| format!("cannot compile for {target}"))?;
     for component in Manifest::load(from)?.component.values() {
         precompiled::write(&engine, &component.source)?;
     }

@@ -25,7 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::connections::{Connection, Connections, Socket, Turn};
@@ -130,45 +130,40 @@ impl Visitors {
         if !is_probe {
             *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
-        let mut answer = if is_probe && self.is_draining.load(Ordering::Acquire) {
-            response(StatusCode::SERVICE_UNAVAILABLE, "this server is about to end")
+        let is_draining = || self.is_draining.load(Ordering::Acquire);
+        let answer = if is_probe && is_draining() {
+            Some(response(StatusCode::SERVICE_UNAVAILABLE, "this server is about to end"))
         } else {
             self.work(server, request, client, &connection).await?
         };
-        if self.is_draining.load(Ordering::Acquire) {
-            if is_http2 {
-                connection.go_away.notify_one();
-            } else {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
+        let leaves = is_draining() || answer.is_none();
+        let mut answer =
+            answer.unwrap_or_else(|| response(StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time"));
+        if leaves && is_http2 {
+            connection.go_away.notify_one();
+        } else if leaves {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         connection.answered(usize::try_from(answer.body().size_hint().lower()).unwrap_or(usize::MAX / 2));
         Ok(answer.map(|body| Told { body, connection }.boxed_unsync()))
     }
 
-    /// The server's answer, within the limits.
+    /// The server's answer, within the limits. `None` means that every instance was at work for too long.
     async fn work(
         &self,
         server: &Server,
         request: Request<Incoming>,
         client: SocketAddr,
         connection: &Connection,
-    ) -> anyhow::Result<Response<HyperOutgoingBody>> {
-        let Some(instances) = &self.instances else { return server.answer(request, client, None).await };
+    ) -> anyhow::Result<Option<Response<HyperOutgoingBody>>> {
+        let Some(instances) = &self.instances else { return server.answer(request, client, None).await.map(Some) };
         let (parts, body) = request.into_parts();
         connection.turn(Turn::Body);
         let body = Begun::read(body).await?;
         connection.turn(Turn::Work);
         let permit = tokio::time::timeout(PATIENCE, Arc::clone(instances).acquire_owned()).await;
-        let Ok(permit) = permit else {
-            let mut answer = response(StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time");
-            if parts.version != Version::HTTP_2 {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            return Ok(answer);
-        };
-        let permit: Option<OwnedSemaphorePermit> = Some(permit?);
-        server.answer(Request::from_parts(parts, body), client, permit).await
+        let Ok(permit) = permit else { return Ok(None) };
+        server.answer(Request::from_parts(parts, body), client, Some(permit?)).await.map(Some)
     }
 
     /// Ends well: probes are answered with 503, every answer asks its client to come elsewhere next, whoever comes is still

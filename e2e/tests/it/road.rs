@@ -159,10 +159,8 @@ fn push(runtime: Runtime, image: &str, commit: &str, content: &Content) {
         Runtime::Standalone => {
             let host = variable("HOST_BINARY");
             fs::copy(&host, image_root.join("request-info-host")).expect("make builds the host");
-            let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
             // What cannot be compiled is refused in the pod.
-            let compile = ["compile", "--architecture", architecture, "--from"];
-            let _ = Command::new(host).args(compile).arg(&image_root).output();
+            let _ = Command::new(host).args(["compile", "--from"]).arg(&image_root).output();
             "standalone"
         }
     };

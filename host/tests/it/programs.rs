@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
-use crate::host::{APPLICATION, Application, everything_to_the_guest};
+use crate::host::{APPLICATION, Application, everything_to_the_guest, has_ipv6};
 
 /// A manifest whose component is its own copy, beside it.
 fn with_a_copy() -> Application {
@@ -19,13 +19,17 @@ fn with_a_copy() -> Application {
     application
 }
 
-const NATIVE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-const OTHER: &str = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
+const NATIVE: &[&str] = &["compile"];
+const OTHER: &[&str] = &[
+    "compile",
+    "--target",
+    if cfg!(target_arch = "aarch64") { "x86_64-unknown-linux-gnu" } else { "aarch64-unknown-linux-gnu" },
+];
 
 #[test]
 fn code_made_ahead_of_time_is_used_where_it_fits_and_else_made_anew() {
     type Change = fn(&Path);
-    let cases: [(&str, &str, Change, &str); 6] = [
+    let cases: [(&str, &[&str], Change, &str); 6] = [
         ("as it was made", NATIVE, |_| (), ""),
         ("for another processor", OTHER, |_| (), "is for another host: "),
         ("none", NATIVE, |directory| fs::remove_file(directory.join("guest.cwasm")).unwrap(), "cannot read "),
@@ -36,9 +40,9 @@ fn code_made_ahead_of_time_is_used_where_it_fits_and_else_made_anew() {
                 let file = fs::File::options().write(true).open(directory.join("guest.cwasm")).unwrap();
                 file.set_len(file.metadata().unwrap().len() - 1).unwrap();
             },
-            "was made of another component, or is not whole",
+            "was made from another component, or is truncated",
         ),
-        ("empty", NATIVE, |directory| fs::write(directory.join("guest.cwasm"), "").unwrap(), "is not whole"),
+        ("empty", NATIVE, |directory| fs::write(directory.join("guest.cwasm"), "").unwrap(), "is truncated"),
         (
             "of another component",
             NATIVE,
@@ -47,12 +51,12 @@ fn code_made_ahead_of_time_is_used_where_it_fits_and_else_made_anew() {
                 let mut file = fs::File::options().append(true).open(directory.join("guest.wasm")).unwrap();
                 file.write_all(b"\0\x02\x01x").unwrap();
             },
-            "was made of another component",
+            "was made from another component",
         ),
     ];
-    for (name, architecture, change, said) in cases {
+    for (name, compile, change, said) in cases {
         let application = with_a_copy();
-        let (code, log) = application.run(&["compile", "--architecture", architecture]);
+        let (code, log) = application.run(compile);
         assert_eq!((code, &*log), (Some(0), ""), "{name}");
         change(&application.directory);
         let host = application.argument("--precompiled").serve();
@@ -74,16 +78,18 @@ fn code_made_ahead_of_time_is_believed_only_if_asked_to() {
 #[test]
 fn what_cannot_be_compiled_is_refused() {
     let application = with_a_copy();
+    let (code, log) = application.run(&["compile", "--target", "pdp11"]);
+    assert!(code == Some(2) && log.contains("cannot compile for pdp11"), "{code:?} {log}");
     fs::write(application.directory.join("guest.wasm"), "(component").unwrap();
-    let (code, log) = application.run(&["compile", "--architecture", NATIVE]);
+    let (code, log) = application.run(NATIVE);
     assert!(code == Some(2) && log.contains("guest.wasm") && !log.contains("panicked"), "{code:?} {log}");
 }
 
 /// What the health check says of a server that gives one answer.
 fn check(listen: &str, answer: &'static str) -> (Option<i32>, String, String) {
     let server = TcpListener::bind(listen).unwrap();
-    let port = server.local_addr().unwrap().port();
-    let address = listen.replace(":0", &format!(":{port}"));
+    let server_address = server.local_addr().unwrap();
+    let address = server_address.to_string();
     let serve = std::thread::spawn(move || {
         let mut stream = server.accept().unwrap().0;
         let mut asked = vec![0; 1024];
@@ -92,8 +98,10 @@ fn check(listen: &str, answer: &'static str) -> (Option<i32>, String, String) {
         asked.truncate(length);
         String::from_utf8(asked).unwrap()
     });
-    let application = Application::new(&everything_to_the_guest()).environment("SPIN_HTTP_LISTEN_ADDR", &address);
+    let application = Application::new(&everything_to_the_guest()).environment("SPIN_HTTP_LISTEN_ADDR", address);
     let (code, log) = application.run(&["healthcheck"]);
+    // A server that was not asked waits no longer.
+    drop(TcpStream::connect(server_address));
     (code, log, serve.join().unwrap())
 }
 
@@ -105,11 +113,20 @@ fn a_server_is_healthy_that_answers_200() {
         ("127.0.0.1:0", "HTTP/1.1 503 Service Unavailable\r\n\r\n", 1, "was answered with 503, not with 200\n"),
         ("127.0.0.1:0", "HTTP", 1, "was not answered"),
         ("127.0.0.1:0", "", 1, "was not answered"),
+        ("[::1]:0", "HTTP/1.1 200 OK\r\n\r\n", 0, ""),
+        ("[::]:0", "HTTP/1.1 200 OK\r\n\r\n", 0, ""),
+        ("[::1]:0", "HTTP/1.1 503 Service Unavailable\r\n\r\n", 1, "was answered with 503, not with 200\n"),
     ];
+    let has_ipv6 = has_ipv6();
     for (listen, answer, expected, said) in cases {
+        let is_ipv6 = listen.starts_with('[');
+        if is_ipv6 && !has_ipv6 {
+            continue;
+        }
         let (code, log, asked) = check(listen, answer);
         assert!(code == Some(expected) && log.contains(said), "{listen} {answer:?}: {code:?} {log}");
-        assert!(asked.starts_with("GET /healthz HTTP/1.1\r\nhost: 127.0.0.1:"), "{asked}");
+        let host = if is_ipv6 { "[::1]" } else { "127.0.0.1" };
+        assert!(asked.starts_with(&format!("GET /healthz HTTP/1.1\r\nhost: {host}:")), "{asked}");
         assert!(log.lines().count() <= 1, "{log}");
     }
 }
