@@ -14,7 +14,7 @@
 #
 # COMMAND finds KUBECONFIG, DOCKER_HOST, kubectl on PATH, the registry at $HOST:5000, the visitors' network namespace
 # `edge`, and in $RUN each component's NAME.log and NAME.pid, and the API server's audit.log. Clusters can run side by side.
-# RuntimeClass wasmtime-spin-v2 is Spin's own shim where that is on PATH, else spin-runtime beside this file.
+# RuntimeClass wasmtime-spin-v2 is Spin's shim if that is on PATH, else spin-runtime beside this file.
 set -euo pipefail
 
 SELF=$(realpath "$0")
@@ -27,7 +27,7 @@ PORT=6443 ETCD_PORT=2379 PEER_PORT=2380
 TOKENS='proxy,system:kube-proxy,4
 node-a,system:node:node-a,5,"system:nodes"
 node-b,system:node:node-b,6,"system:nodes"'
-# Who wrote what and when, and the contents of pods.
+# The audit policy: who wrote what and when, and the contents of pods.
 AUDIT='[
   {level: RequestResponse, verbs: [create, update, patch, delete], resources: [{group: "", resources: [pods, pods/status]}]},
   {level: Metadata, verbs: [create, update, patch, delete], resources: [{group: "", resources: [configmaps]}, {group: apps, resources: [deployments]}]},
@@ -291,7 +291,7 @@ run() {
   CGROUP=${RUN##*/}
   export RUN CGROUP
   # The janitor reads a pipe that this shell and all processes of the cluster hold open, so it begins when the last of them
-  # has ended, for whatever reason. A trap of this shell could not do that.
+  # has ended, even if they were killed. A trap of this shell could not do that.
   exec 8> >(exec setsid "$SELF" sweep)
   janitor=$!
   trap 'kill -KILL ${cluster:-} 2>/dev/null || true; exec 8>&-; wait $janitor' EXIT

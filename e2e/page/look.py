@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Looks at the page of a running request-info in headless Chromium: `look.py URL [--screenshots DIRECTORY]`.
+"""Checks the page of a running request-info in headless Chromium: `look.py URL [--screenshots DIRECTORY]`.
 
 In every size and scheme the page must leave the browser's console empty (its Content-Security-Policy blocks nothing
-that it needs), ask nobody but its own server, run no script, and be no wider than the window. On the report, the commit
-that answers is in sight without scrolling, one click selects a value whole, and a long value leaves the others in sight.
+that it needs), send requests only to its own server, run no script, and be no wider than the window. On the report, the commit
+that answers is in sight without scrolling, one click selects a whole value, and a long value leaves the others in sight.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def look(browser: Browser, url: str, window: str, scheme: str, name: str, argume
     faults += [f"it asks for {other}" for other in asked if not other.startswith("data:") and other != page.url]
     if page.title() == "ran":
         faults.append("a visitor's script ran")
-    # Not by a script in the page, because the page allows none.
+    # This is not a script in the page, because the page does not allow scripts.
     if (content := page.evaluate("document.documentElement.scrollWidth")) > width:
         faults.append(f"it is {content} px wide in a window of {width}")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")

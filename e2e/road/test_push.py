@@ -1,5 +1,5 @@
-"""What `make push` does with each answer of a registry. The registries are played here; Docker is real, and so is the one
-registry of the bed: `e2e/cluster.sh run pytest e2e/road`.
+"""What `make push` does with each answer of a registry. The registries are stand-ins, except that of the bed. Docker is real:
+`e2e/cluster.sh run pytest e2e/road`.
 """
 
 import json
@@ -24,13 +24,13 @@ def run(*command, **options) -> str:
 
 @dataclass
 class Registry:
-    """Answers a first request with PINGED and each question for a manifest with STATUS and BODY, and takes nothing. Where
-    PINGED is 0 it never answers, where STATUS is 0 it closes the connection."""
+    """Answers the first request with PINGED and each request for a manifest with STATUS and BODY, and accepts no writes. If
+    PINGED is 0, it never answers; if STATUS is 0, it closes the connection."""
 
     status: int
     body: str
     pinged: int = 200
-    #: What somebody tried to write.
+    #: The attempts to write.
     writes: list[str] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -77,7 +77,7 @@ class Registry:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
 
-    #: Docker takes registries on the loopback interface for trustworthy, whatever they speak.
+    #: Docker trusts registries on the loopback interface, with and without TLS.
     address = "127.0.0.1"
 
     def wrap(self):
@@ -112,7 +112,7 @@ def commit(clone: Path, name: str = "HEAD") -> str:
 
 
 def build(clone: Path, image: str, commit: str):
-    """As `make image` names what it builds."""
+    """Builds an image with the names that `make image` gives."""
     dockerfile = f"FROM scratch\nCOPY .gitignore /\nLABEL org.opencontainers.image.revision={commit}\n"
     for architecture in ["amd64", "arm64"]:
         tag = f"{image}:{commit[:12]}-{architecture}"
@@ -147,7 +147,7 @@ NOT_KNOWN = {
 
 
 @pytest.mark.parametrize("answer", NOT_THERE)
-def test_a_tag_is_pushed_where_the_registry_says_that_it_is_not_there(clone, answer):
+def test_a_tag_is_pushed_if_the_registry_says_that_it_does_not_exist(clone, answer):
     with NOT_THERE[answer] as registry:
         image = f"{registry.host}/request-info"
         build(clone, image, commit(clone))
@@ -156,7 +156,7 @@ def test_a_tag_is_pushed_where_the_registry_says_that_it_is_not_there(clone, ans
 
 
 @pytest.mark.parametrize("answer", NOT_KNOWN)
-def test_nothing_is_pushed_where_it_is_not_known_whether_the_tag_is_there(clone, answer):
+def test_nothing_is_pushed_if_it_is_unknown_whether_the_tag_exists(clone, answer):
     registry, words = NOT_KNOWN[answer]
     with registry:
         image = f"{registry.host}/request-info"
@@ -183,7 +183,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("words", SAID)
-def test_a_newer_docker_is_understood_as_well(clone, tmp_path, words):
+def test_the_answers_of_a_newer_docker_are_understood(clone, tmp_path, words):
     said = f"Error response from daemon: {words}".replace("TAG", commit(clone)[:12])
     (tmp_path / "docker").write_text(f"""#!/bin/sh\necho "$*" >>{tmp_path}/calls\n[ "$1" = pull ] || exit 1
 cat >&2 <<'X'\n{said}\nX\nexit 1\n""")
@@ -196,7 +196,7 @@ cat >&2 <<'X'\n{said}\nX\nexit 1\n""")
 
 
 class Forged(Registry):
-    """With a certificate that nobody vouches for, at an address that is not this machine's loopback."""
+    """A registry with an untrusted certificate, at an address that is not on the loopback interface."""
 
     address = os.environ.get("HOST", "")
 
@@ -236,7 +236,7 @@ def test_a_registry_without_a_good_certificate_gets_nothing(clone, kind, words):
     ],
 )
 def test_the_login_goes_to_the_registry_that_the_image_names(clone, image, asked):
-    """The bed has no way out, and Docker says whom it could not reach."""
+    """The bed has no network outside, and Docker names the host that it could not reach."""
     done = push(clone, image, REGISTRY_USER="alice", REGISTRY_PASSWORD="a password")
     assert done.returncode == 1
     assert f"://{asked}/v2/" in done.stderr, done.stderr
@@ -263,7 +263,7 @@ def digest(repository: str, tag: str) -> str:
     return run("docker", "pull", f"{os.environ['HOST']}:5000/{repository}:{tag}").split("Digest: ")[1].split()[0]
 
 
-def test_a_commit_is_pushed_once_and_an_older_one_leaves_latest_where_it_is(clone):
+def test_a_commit_is_pushed_once_and_an_older_one_does_not_move_latest(clone):
     """Not even an older one that was never pushed."""
     repository = f"{os.environ['HOST']}:5000/pushed-once"
     new, old = commit(clone), commit(clone, "old")

@@ -1,5 +1,5 @@
-"""Commits on the whole road: each is built by the project's own Jenkinsfile, every `sh` of it for real, and deployed to
-the cluster that this runs in: `e2e/cluster.sh run pytest e2e/road`. Only trivy is a stand-in; it lies beside this file.
+"""Commits through the whole pipeline. Each is built by the project's own Jenkinsfile, in which every `sh` runs for real, and
+deployed to the cluster that this runs in: `e2e/cluster.sh run pytest e2e/road`. Only trivy is a stand-in, beside this file.
 The workspace's path has a space in it.
 """
 
@@ -23,10 +23,10 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-# That these are the seven that the road must have is proved by e2e/pipeline/tests.
+# e2e/pipeline/tests check that these are the required seven.
 STAGES = re.findall(r"^ *stage\('(.*)'\)", (ROOT / "Jenkinsfile").read_text(), re.MULTILINE)
 USER, PASSWORD = "jenkins", "a password that nobody may read"
-# What make, which may have called this, or the cluster's administrator would otherwise hand to the builds.
+# Variables of make, which may have called this, and of the cluster's administrator, which the builds must not get.
 NOT_OF_JENKINS = {"KUBECONFIG", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "GIT_COMMIT", "COMMIT", "IMAGE", "NAMESPACE", "CONTEXT", "RUNTIME"}
 
 
@@ -48,12 +48,12 @@ MANIFESTS = ", ".join(
 
 @contextmanager
 def registry_that_takes_no_index(registry: str):
-    """Passes everything on to REGISTRY and back, but answers 503 to whoever pushes an index; yields its address, on the
-    loopback interface, where Docker asks for no TLS."""
+    """Passes all requests on to REGISTRY, but answers the push of an index with 503. Yields its address, on the loopback
+    interface, where Docker does not require TLS."""
 
     class Proxy(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        default_request_version = "HTTP/1.1"  # `docker manifest` tries TLS first, and goes by how that is answered
+        default_request_version = "HTTP/1.1"  # `docker manifest` tries TLS first, and decides by the answer
 
         def pass_on(self):
             body = self.chunks() if "chunked" in self.headers.get("Transfer-Encoding", "") else None
@@ -63,7 +63,7 @@ def registry_that_takes_no_index(registry: str):
                 return self.answer(503, {}, b"<html>no server is available</html>")
             headers = {name: ", ".join(self.headers.get_all(name)) for name in self.headers if name not in {"Content-Length", "Connection"}}
             onward = HTTPConnection(registry, timeout=10)
-            # Its Host stays the one that was asked for, so that the registry's Location leads back here.
+            # The Host header stays the requested one, so that the registry's Location leads back here.
             onward.request(self.command, self.path, body, headers)
             answer = onward.getresponse()
             self.answer(answer.status, answer.headers, answer.read())
@@ -101,19 +101,19 @@ def registry_that_takes_no_index(registry: str):
 
 
 def computed() -> float:
-    """Of processors, in seconds, by all commands that have ended."""
+    """Seconds of processor time of all commands that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 @dataclass
 class Build:
-    """What a build came to."""
+    """The result of a build."""
 
     succeeded: bool
     log: str
     artifacts: Path
-    #: Of processors, in seconds: how long it computed. What it waited for others is not in it.
+    #: Seconds of processor time, without the time in which it waited.
     computed: float
 
     @property
@@ -129,7 +129,7 @@ class Build:
 
     @property
     def digest(self) -> str:
-        """Of what it pushed, or found pushed."""
+        """The digest of the image that it pushed, or found in the registry."""
         return json.loads(self.report("image.json"))["digest"]
 
     def passed(self) -> "Build":
@@ -138,7 +138,7 @@ class Build:
         return self
 
     def stopped_at(self, stage: str, *reasons: str) -> "Build":
-        """In this stage, for these reasons; nothing after it was begun."""
+        """Checks that it failed in this stage with these words, and that no later stage began."""
         before, after = STAGES[: STAGES.index(stage)], STAGES[STAGES.index(stage) + 1 :]
         assert not self.succeeded
         assert self.stages == dict.fromkeys(before, "SUCCESS") | {stage: "FAILURE"} | dict.fromkeys(after, "NOT RUN"), self.log
@@ -213,7 +213,7 @@ class Road:
         return run("git", "-C", self.repository, *identity, *arguments)
 
     def commit(self, edits: dict[str, list[tuple[str, str]]], branch: str = "main") -> str:
-        """On top of what is live, with these replacements in these files."""
+        """Commits these replacements in these files on top of the live commit."""
         self.git("checkout", "--quiet", "-B", branch, self.live)
         for name, replacements in edits.items():
             file = self.repository / name
@@ -239,18 +239,18 @@ class Road:
             [str(word) for word in command], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         build = Build(done.returncode == 0, done.stdout, artifacts, computed() - before)
-        print(build.log)  # pytest shows it where a test fails
+        print(build.log)  # pytest shows it if a test fails
         if build.succeeded and branch == "main":
             self.live = commit
         return build
 
     def tags(self) -> dict[str, str]:
-        """What is in the registry, by tag: its digest."""
+        """The digest of each tag in the registry."""
         names = json.load(get(f"http://{self.registry}/v2/request-info/tags/list"))["tags"]
         return {tag: self.manifest(tag).headers["Docker-Content-Digest"] for tag in names}
 
     def manifest(self, reference: str, name: str = "request-info") -> urllib.request.http.client.HTTPResponse:
-        """By its tag or digest, as the registry has it."""
+        """The manifest in the registry with this tag or digest."""
         return get(f"http://{self.registry}/v2/{name}/manifests/{reference}", Accept=MANIFESTS)
 
     def put(self, tag: str, kind: str, manifest: bytes):
@@ -259,12 +259,12 @@ class Road:
         urllib.request.urlopen(request, timeout=10).close()
 
     def pods(self) -> list[dict]:
-        """All of them, those on their way out, too."""
+        """All pods, including terminating ones."""
         selector = "--selector=app.kubernetes.io/name=request-info"
         return json.loads(self.kubectl("get", "pods", selector, "--output=json"))["items"]
 
     def commits(self) -> list[str]:
-        """What each pod that is ready says that it runs."""
+        """The answer of each ready pod to the question of what it runs."""
         return [
             json.load(get(f"http://{pod['status']['podIP']}:8080/version"))["commit"]
             for pod in self.pods()
@@ -272,7 +272,7 @@ class Road:
         ]
 
     def pages(self) -> dict[str, str]:
-        """What a visitor is shown by each node."""
+        """The page that a visitor gets from each node."""
         service = json.loads(self.kubectl("get", "service", "request-info", "--output=json"))
         port = service["spec"]["ports"][0]["nodePort"]
         nodes = json.loads(run("kubectl", "get", "nodes", "--output=json"))["items"]
@@ -286,7 +286,7 @@ class Road:
 
 @pytest.fixture(scope="session")
 def road(tmp_path_factory):
-    """With its first commit, which is this project's HEAD, live."""
+    """The road with its first commit, this project's HEAD, live."""
     road = Road(tmp_path_factory.mktemp("road"))
     road.first = road.build(road.git("rev-parse", "HEAD")).passed()
     yield road
@@ -295,7 +295,7 @@ def road(tmp_path_factory):
 
 @pytest.fixture
 def unmoved(road):
-    """Whatever the test builds, the registry and what visitors see must be afterwards as they were before."""
+    """After the test, the registry and the page must be as before it."""
     live, tags = road.live, road.tags()
     yield
     assert road.tags() == tags
@@ -315,8 +315,8 @@ def test_findings_of_the_scan_are_reported_and_do_not_stop_the_build(road):
     assert "scan: scanned: the image, the host, the deployer. Reports: target/reports" in road.first.log
 
 
-def test_what_was_not_scanned_is_said_to_be_not_scanned_and_no_old_report_stays(road):
-    """As without network: trivy cannot have its database."""
+def test_the_report_names_what_was_not_scanned_and_no_old_report_stays(road):
+    """Without network, trivy has no database."""
     stale = road.workspace / "target/reports/crates-scan.txt"
     stale.touch()
     environment = {name: value for name, value in os.environ.items() if name not in NOT_OF_JENKINS}
@@ -332,7 +332,7 @@ def test_what_was_not_scanned_is_said_to_be_not_scanned_and_no_old_report_stays(
     assert not stale.exists()
 
 
-def test_the_image_holds_the_list_of_exactly_what_its_component_is_made_of(road):
+def test_the_image_has_the_exact_sbom_of_its_component(road):
     tree = ["cargo", "tree", "--quiet", "--package", "request-info", "--target", "wasm32-wasip2"]
     tree += ["--edges", "normal", "--prefix", "none", "--no-dedupe", "--format", "{p}"]
     crates = {" ".join(line.split()[:2]) for line in run(*tree, cwd=road.workspace).splitlines()}
@@ -361,7 +361,7 @@ def test_the_commits_tag_is_one_image_of_the_same_layers_for_amd64_and_arm64(roa
     assert amd64["layers"] == arm64["layers"]
     assert sum(it["size"] for it in [*amd64["layers"], amd64["config"]]) <= 200_000, "what a node pulls"
 
-    # And a node's containerd takes each.
+    # A node's containerd accepts each.
     reference = f"{road.registry}/request-info:{tag}@{road.first.digest}"
     for architecture, digest in platforms.items():
         ctr = ["ctr", "--address", f"{os.environ['RUN']}/node-a/containerd.sock", "--namespace", architecture]
@@ -395,7 +395,7 @@ def test_an_edited_line_of_the_page_goes_live_on_every_pod_and_node(road, capsys
     assert len(road.pages()) == 2
     assert all(new in page and old not in page for page in road.pages().values())
     assert road.commits() == [commit] * 3
-    # They serve no more when the deployer says so; a kubelet takes a moment to put away what is left of them.
+    # When the deployer is done, they no longer serve, but a kubelet needs a moment to remove their objects.
     road.kubectl("wait", "--for=delete", "--timeout=10s", *old_pods)
     tags = road.tags()
     assert tags["latest"] == tags[commit[:12]] == build.digest != tags[before[:12]]
@@ -403,27 +403,27 @@ def test_an_edited_line_of_the_page_goes_live_on_every_pod_and_node(road, capsys
     verdict = build.verdict
     assert (verdict["outcome"], verdict["commit"], verdict["previous_commit"]) == ("done", commit, before)
     assert f"Description: done: {verdict['cause']}\n" in build.log
-    # What it takes on a machine that does nothing else, though it used one processor alone.
+    # The time on an idle machine, even if it used only one processor.
     took = build.computed + verdict["replaced_after_s"]
     with capsys.disabled():
         print(f"\nlive after {took:.0f} s: {build.computed:.0f} s of computing, {verdict['replaced_after_s']:.0f} s of rolling update")
     assert took < 120
 
 
-def test_the_same_commit_again_pushes_nothing_new_and_is_done(road, unmoved):
+def test_a_second_build_of_the_same_commit_pushes_nothing_and_succeeds(road, unmoved):
     build = road.build(road.live).passed()
     assert f"{road.live[:12]} is in the registry already" in build.log
     assert build.verdict["outcome"] == "done"
     assert not {pod["metadata"]["name"] for pod in road.pods()} ^ {pod["name"] for pod in build.verdict["pods"]}
 
 
-def test_an_older_commit_again_leaves_latest_where_it_is(road, unmoved):
+def test_a_second_build_of_an_older_commit_does_not_move_latest(road, unmoved):
     older = road.git("rev-parse", f"{road.live}~1")
     build = road.build(older).stopped_at("Deploy to Kubernetes cluster", "--ignore-order")
     assert f"latest stays at commit {road.live}" in build.log
 
 
-def test_a_registry_that_fails_half_way_through_the_push_stops_it_and_the_next_build_goes_through(road):
+def test_a_registry_that_fails_during_the_push_stops_it_and_the_next_build_succeeds(road):
     live, tags = road.live, road.tags()
     commit = road.commit({"README.md": [("# request-info", "# request-info, pushed twice")]})
     with registry_that_takes_no_index(road.registry) as registry:
@@ -488,9 +488,9 @@ def test_a_branch_stops_after_lint_app(road, unmoved):
     assert build.stages == dict.fromkeys(STAGES[:5], "SUCCESS") | dict.fromkeys(STAGES[5:], "SKIPPED")
 
 
-def test_a_commit_that_never_gets_ready_fails_its_deploy_with_the_cause_and_the_old_one_serves_on(road):
+def test_a_commit_that_never_becomes_ready_fails_its_deploy_with_the_cause_and_the_old_one_still_serves(road):
     live = road.live
-    # A misconfiguration of the kind that only a running pod can notice; and shorter times, which matter elsewhere.
+    # A misconfiguration that only a running pod can notice, and shorter times.
     commit = road.commit(
         {
             "spin.toml": [('trusted_proxies = { default = "" }', 'trusted_proxies = { default = "10.0.0.0/33" }')],
@@ -511,7 +511,7 @@ def test_a_commit_that_never_gets_ready_fails_its_deploy_with_the_cause_and_the_
 
 @contextmanager
 def emulated(files: Path):
-    """An arm64 image's host, as its entrypoint starts it; yields where it listens and the file of what it says."""
+    """The host of an arm64 image, started by its entrypoint. Yields its address and its log file."""
     said = files / "said"
     command = ["qemu-aarch64", files / "request-info-host", "--from", files / "spin.toml", "--precompiled"]
     command += ["--max-connections", "10", "--listen", "127.0.0.1:0"]
@@ -526,13 +526,13 @@ def emulated(files: Path):
 
 @pytest.fixture
 def without_runtime_class():
-    """As in a cluster whose nodes have no shim."""
+    """A cluster whose nodes have no shim."""
     run("kubectl", "delete", "runtimeclass", "--all")
     yield
     run("kubectl", "create", "--filename", ROOT / "kubernetes/runtimeclass.yaml")
 
 
-def test_with_one_variable_the_same_commit_is_deployed_where_there_is_no_shim(road, without_runtime_class):
+def test_one_variable_deploys_the_same_commit_without_the_shim(road, without_runtime_class):
     build = road.build(road.live, runtime="standalone").passed()
     repository = f"{road.registry}/request-info-standalone"
     pushed = json.loads(build.report("image.json"))
@@ -542,7 +542,7 @@ def test_with_one_variable_the_same_commit_is_deployed_where_there_is_no_shim(ro
     assert {pod["containers"][0]["image"] for pod in pods} == {f"{pushed['image']}@{pushed['digest']}"}
     assert not any("runtimeClassName" in pod for pod in pods)
 
-    # For each processor the host of that processor, and in each what the host is made of.
+    # The image for each processor has that processor's host and its SBOM.
     machines = {"amd64": 62, "arm64": 183}  # ELF's e_machine
     for architecture, machine in machines.items():
         container = run("docker", "create", f"{repository}:{road.live[:12]}-{architecture}")

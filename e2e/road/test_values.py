@@ -1,4 +1,4 @@
-"""Values that make is given become words of commands: what is not a plain word is refused before anything runs."""
+"""make's variables become words of commands. A value that is not a plain word is refused before anything runs."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def make(target: str, *arguments: str, **environment: str) -> subprocess.Complet
 def test_a_value_that_is_not_a_plain_word_is_refused_in_one_line(tmp_path, name, what, through):
     touched = tmp_path / "touched"
     value = REFUSED[what].replace("{}", str(touched))
-    # make cuts spaces at both ends off an argument.
+    # make removes spaces at both ends of an argument.
     if through == "argument" and not value.strip():
         return
     done = make("help", f"{name}={value}") if through == "argument" else make("help", **{name: value})
@@ -54,7 +54,7 @@ PLAIN = {
 }
 
 
-def test_plain_words_are_taken():
+def test_plain_words_are_accepted():
     done = make("deploy", *(f"{name}={value}" for name, value in PLAIN.items()))
     assert done.returncode == 0, done.stderr
     for name in ["COMMIT", "NAMESPACE", "CONTEXT"]:
@@ -69,7 +69,7 @@ def test_a_runtime_that_is_neither_of_the_two_is_refused(value):
     assert "RUNTIME is refused" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-#: What road/template.sh makes of a manifest; None where it refuses it.
+#: The result of road/template.sh for a manifest; None if it refuses the manifest.
 TEMPLATES = {
     "a: 1\n": "a: 1\n",
     "a: 1 # as it is\nb:\n  c: 2 # shim only\n  d: 3\n": "a: 1 # as it is\nb:\n  d: 3\n",
@@ -85,7 +85,7 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("manifest", TEMPLATES)
-def test_the_standalone_manifest_is_the_other_one_by_one_rule(manifest):
+def test_the_standalone_manifest_is_made_from_the_shims_by_rules(manifest):
     done = subprocess.run([ROOT / "road/template.sh"], input=manifest, capture_output=True, text=True)
     if (made := TEMPLATES[manifest]) is None:
         assert done.returncode != 0 and "template: line " in done.stderr
@@ -93,7 +93,7 @@ def test_the_standalone_manifest_is_the_other_one_by_one_rule(manifest):
         assert (done.returncode, done.stdout, done.stderr) == (0, made, "")
 
 
-def test_the_standalone_manifest_asks_for_no_runtime_class_and_no_capability():
+def test_the_standalone_manifest_has_no_runtime_class_and_no_capability():
     manifest = (ROOT / "kubernetes/deployment.yaml.tmp").read_text()
     made = subprocess.run([ROOT / "road/template.sh"], input=manifest, capture_output=True, text=True, check=True).stdout
     for word in ["runtimeClassName:", "add:"]:
@@ -101,6 +101,6 @@ def test_the_standalone_manifest_asks_for_no_runtime_class_and_no_capability():
     assert "drop: [ALL]" in made and "memory: 128Mi" in made
 
 
-def test_the_tag_is_never_given():
+def test_the_tag_cannot_be_given():
     assert "TAG=other" not in make("push", "TAG=other").stdout
     assert "other" not in make("push", "TAG=other", f"COMMIT={PLAIN['COMMIT']}").stdout

@@ -108,7 +108,7 @@ pub(crate) fn a_visitor_cannot_end_a_pod_or_keep_others_from_it() {
                 others += 1;
             }
         }
-        let streams = begun.join().expect("it does not panic").expect("the attack can begin");
+        let streams = begun.join().expect("the thread does not panic").expect("the attack can start");
         assert!(slowest < PATIENCE, "{}: another visitor waited {slowest:?}", attack.name);
         drop(streams);
         let status = namespace.pods()[0]["status"]["containerStatuses"][0].clone();

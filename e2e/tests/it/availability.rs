@@ -1,4 +1,4 @@
-//! What visitors see of a rolling update, through a balancer that asks the nodes as AWS's does.
+//! What visitors see of a rolling update, through a balancer that checks the nodes as AWS's does.
 
 use std::collections::BTreeSet;
 
@@ -50,7 +50,7 @@ pub(crate) fn without_pre_stop_visitors_are_lost() {
     assert_ne!(tally.failures.len(), 0);
 }
 
-pub(crate) fn with_pre_stop_none_is_lost_when_the_only_pod_changes_nodes() {
+pub(crate) fn with_pre_stop_no_visitors_are_lost_when_the_only_pod_changes_nodes() {
     let tally = change_nodes("with-pre-stop", SHORT_PRE_STOP);
     tally.expect_no_failure();
 }

@@ -66,7 +66,7 @@ impl Namespace {
     pub(crate) fn create(name: &str) -> Self {
         let namespace =
             Self { name: name.to_owned(), kubeconfig: format!("{}/{name}.kubeconfig", variable("RUN")).into() };
-        // One of this name may still be on its way out: the pods in it end slowly.
+        // A namespace of this name may still be terminating, because its pods end slowly.
         run(Command::new("kubectl").args(["delete", "namespace", name, "--ignore-not-found", "--timeout=120s"]));
         run(Command::new("kubectl").args(["create", "namespace", name]));
         let level = "pod-security.kubernetes.io/enforce=restricted";
@@ -106,7 +106,7 @@ impl Namespace {
     /// As the administrator: creates or replaces an object of this namespace.
     pub(crate) fn apply(&self, document: &Value) {
         let file = self.kubeconfig.with_extension("json");
-        std::fs::write(&file, document.to_string()).expect("the directory is the bed's");
+        std::fs::write(&file, document.to_string()).expect("the file can be written");
         self.kubectl(&["apply", "-f", file.to_str().expect("the path is UTF-8")]);
     }
 
@@ -164,7 +164,7 @@ impl Namespace {
             addresses.iter().find(|address| address["type"] == "InternalIP").expect("a node has an InternalIP");
         let port = &self.get(&["service", NAME])["spec"]["ports"][0]["nodePort"];
         let door = format!("{}:{port}", address["address"].as_str().expect("an address is text"));
-        let door = door.parse().expect("it is a socket address");
+        let door = door.parse().expect("a node's address and port are a socket address");
         // A pod is ready before every node's kube-proxy knows it.
         await_true("the node passes visitors on", Duration::from_mins(1), || {
             crate::visitors::get(door, "/?format=json").is_ok()

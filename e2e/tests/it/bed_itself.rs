@@ -1,4 +1,4 @@
-//! What e2e/cluster.sh promises: nothing is left of a cluster that has ended.
+//! What e2e/cluster.sh promises: a cluster that has ended leaves nothing behind.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::bed::{await_some, await_true, root, run};
 
 /// Starts another cluster inside this one, and ends it from outside.
-pub(crate) fn nothing_is_left_of_a_cluster_that_is_ended() {
+pub(crate) fn a_cluster_that_is_ended_leaves_nothing_behind() {
     for signal in ["INT", "TERM", "KILL"] {
-        // A shell ignores SIGINT in what it starts in the background, and what is ignored then is ignored for good.
+        // A shell makes its background commands ignore SIGINT, and they cannot change that later.
         let mut cluster = Command::new("env")
             .arg("--default-signal=INT")
             .arg(root().join("e2e/cluster.sh"))
@@ -27,7 +27,7 @@ pub(crate) fn nothing_is_left_of_a_cluster_that_is_ended() {
         assert_ne!((processes(directory), cgroups(directory)), (0, 0));
 
         run(Command::new("kill").args([&format!("-{signal}"), &cluster.id().to_string()]));
-        let ended = || cluster.try_wait().expect("it was started here");
+        let ended = || cluster.try_wait().expect("the cluster is a child of this process");
         await_some(&format!("the cluster ends after SIG{signal}"), Duration::from_mins(1), ended);
         await_true(&format!("nothing is left after SIG{signal}"), Duration::from_secs(15), || {
             !directory.exists() && processes(directory) == 0 && cgroups(directory) == 0
@@ -43,9 +43,9 @@ fn processes(cluster: &Path) -> usize {
     environments.filter(|environment| String::from_utf8_lossy(environment).contains(&variable)).count()
 }
 
-/// Its control groups: one in each hierarchy of version 1, or the one of version 2.
+/// The control groups of the cluster: one in each hierarchy of version 1, or one in version 2.
 fn cgroups(cluster: &Path) -> usize {
-    let name = cluster.file_name().expect("it has a name");
+    let name = cluster.file_name().expect("the cluster's directory has a name");
     let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups are mounted").flatten();
     let places = hierarchies.map(|hierarchy| hierarchy.path()).chain([Path::new("/sys/fs/cgroup").to_owned()]);
     places.filter(|place| place.join(name).is_dir()).count()

@@ -25,12 +25,12 @@ fn fails(name: &str, reason: &str, words: &[&str], attempt: impl FnOnce(&Namespa
     }
 }
 
-/// With another manifest, while visitors come.
+/// Deploys with another manifest while visitors send requests.
 fn fails_with(name: &str, reason: &str, words: &[&str], manifest: &Manifest) {
     fails_as((name, reason), words, manifest, image);
 }
 
-/// With another image, while visitors come.
+/// Deploys another image while visitors send requests.
 fn fails_as((name, reason): (&str, &str), words: &[&str], manifest: &Manifest, image: impl FnOnce(&str) -> String) {
     fails(name, reason, words, |namespace, road| {
         let commit = &road.commits[1];
@@ -58,11 +58,11 @@ pub(crate) fn an_image_that_is_never_pulled() {
 
 pub(crate) fn a_component_that_ends_at_start() {
     let image = |commit: &str| flawed_image(commit, Flaw::EndsAtStart);
-    // The host's last words, from the log of the container that ended.
+    // The last line of the host, from the log of the container that ended.
     fails_as(("ends-at-start", "CrashLoop"), &["request_info.wasm"], &Manifest::quick(), image);
 }
 
-pub(crate) fn a_component_that_never_gets_ready() {
+pub(crate) fn a_component_that_never_becomes_ready() {
     let image = |commit: &str| flawed_image(commit, Flaw::NeverReady);
     fails_as(("never-ready", "NeverReady"), &["404"], &Manifest::quick().impatient(), image);
 }
@@ -94,7 +94,8 @@ pub(crate) fn a_missing_runtime_class() {
 }
 
 pub(crate) fn a_handler_that_the_nodes_do_not_have() {
-    let class = fs::canonicalize(root().join("e2e/tests/no-handler.yaml")).expect("it stands beside the tests");
+    let class =
+        fs::canonicalize(root().join("e2e/tests/no-handler.yaml")).expect("no-handler.yaml is beside the tests");
     run(Command::new("kubectl").arg("apply").arg("--filename").arg(class));
     let manifest = Manifest::quick().with("/spec/template/spec/runtimeClassName", json!("no-handler"));
     fails_with("no-handler", "HandlerMissing", &["no runtime for \"absent\" is configured"], &manifest);
@@ -108,7 +109,7 @@ pub(crate) fn a_container_that_would_run_as_root() {
     });
 }
 
-pub(crate) fn a_readiness_gate_that_nobody_answers() {
+pub(crate) fn a_readiness_gate_that_is_never_set() {
     let gates = json!([{"conditionType": "example.com/gate"}]);
     let manifest = Manifest::quick().impatient().with("/spec/template/spec/readinessGates", gates);
     fails_with("gated", "ReadinessGate", &["example.com/gate"], &manifest);
@@ -122,7 +123,7 @@ pub(crate) fn a_startup_probe_that_never_succeeds() {
 
 pub(crate) fn a_liveness_probe_that_never_succeeds() {
     let probe = json!({"httpGet": {"path": "/absent", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1});
-    // A new pod dies before it is available, but after it is ready, so a visitor may be connected to it then.
+    // A new pod ends after it is ready but before it is available, so a visitor may be connected to it.
     let manifest = Manifest::quick().with("/spec/minReadySeconds", json!(15)).with_container("/livenessProbe", probe);
     fails("no-liveness", "LivenessProbeFailed", &["HTTP probe failed with statuscode: 404"], |namespace, road| {
         namespace.deploy(road, &manifest, &road.commits[1], &["--rollback"])
@@ -135,7 +136,7 @@ pub(crate) fn a_hook_that_fails_after_the_start() {
     fails_with("no-hook", "PostStartHookFailed", &["postStart"], &manifest);
 }
 
-pub(crate) fn pods_that_their_kubelet_rejects() {
+pub(crate) fn pods_that_the_kubelet_rejects() {
     fails("rejected", "PodRejected", &["SysctlForbidden", "kernel.msgmax"], |namespace, road| {
         namespace.allow_everything();
         let sysctls = json!([{"name": "kernel.msgmax", "value": "65536"}]);
@@ -179,7 +180,7 @@ pub(crate) fn a_component_that_crashes_after_it_was_ready() {
     });
 }
 
-/// Ends the process of a pod's container from outside, as the kernel does when it has to.
+/// Kills the process of a pod's container from outside, as the kernel does when memory runs out.
 fn crash(uid: &str) {
     let process = process_of(uid);
     run(Command::new("kill").args(["-KILL", &process.to_string()]));

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use libtest_mimic::Failed;
 
-/// Runs a test in a thread of its name. What still runs at the limit is left to run until the process ends. Most tests that
-/// hang wait for a program that they started, so the failure lists those.
+/// Runs a test in a thread with its name. A test that still runs at the limit fails, and its thread runs until the process ends.
+/// Most tests that hang wait for a program that they started, so the failure lists those.
 pub(crate) fn within(limit: Duration, name: &str, test: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
     let (running, ended) = channel::<()>();
     let run = move || {
         let _dropped_when_it_ends = running;
         test();
     };
-    let thread = thread::Builder::new().name(name.to_owned()).spawn(run).expect("threads can be started");
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(run).expect("a thread can be started");
     if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
         let own = std::process::id().to_string();
         let programs = Command::new("ps").args(["--ppid", &own, "-o", "pid,etime,args", "--cols", "300"]).output();

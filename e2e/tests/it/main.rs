@@ -33,9 +33,9 @@ macro_rules! trials {
     };
 }
 
-/// Of each test: `MINUTES_A_TEST`, 10 by default.
+/// The limit of each test: `MINUTES_A_TEST`, 10 by default.
 fn limit() -> Duration {
-    let minutes = std::env::var("MINUTES_A_TEST").map_or(10, |number| number.parse().expect("it is a number"));
+    let minutes = std::env::var("MINUTES_A_TEST").map_or(10, |number| number.parse().expect("this is a number"));
     Duration::from_mins(minutes)
 }
 
@@ -46,61 +46,61 @@ fn side_by_side() -> Vec<Trial> {
         rules::the_shipped_role_allows_a_deploy_and_little_else,
         rules::an_older_commit_is_refused,
         rollouts::a_commit_replaces_another_and_the_old_pods_are_gone,
-        rollouts::pods_that_are_slow_to_get_ready_are_waited_for,
-        rollouts::old_pods_that_are_slow_to_go_are_waited_for,
+        rollouts::a_rollout_waits_for_pods_that_are_slow_to_become_ready,
+        rollouts::a_rollout_waits_for_old_pods_that_terminate_slowly,
         failures::an_image_that_does_not_exist,
         failures::an_image_that_is_never_pulled,
-        failures::a_component_that_never_gets_ready,
+        failures::a_component_that_never_becomes_ready,
         failures::a_misconfigured_variable,
         failures::a_missing_config_map,
         failures::a_missing_secret,
         failures::a_missing_runtime_class,
         failures::a_handler_that_the_nodes_do_not_have,
         failures::a_container_that_would_run_as_root,
-        failures::a_readiness_gate_that_nobody_answers,
+        failures::a_readiness_gate_that_is_never_set,
         failures::a_startup_probe_that_never_succeeds,
         failures::a_liveness_probe_that_never_succeeds,
         failures::a_hook_that_fails_after_the_start,
-        failures::pods_that_their_kubelet_rejects,
+        failures::pods_that_the_kubelet_rejects,
         failures::pods_that_fit_on_no_node,
-        reported::pods_of_another_owner_are_nobodys_business,
+        reported::pods_of_another_owner_are_ignored,
         reported::one_digest_under_two_names_is_one_image,
         reported::replicas_that_are_not_stated_stay_as_they_are,
         reported::a_config_map_is_written_before_the_pods_that_read_it,
-        reported::a_cause_that_was_repaired_is_waited_for,
+        reported::a_rollout_waits_after_its_cause_of_failure_was_repaired,
         reported::one_kind_of_probe_may_follow_another_after_a_rollback,
-        reported::a_rollback_passes_over_a_revision_that_was_never_available,
-        reported::an_image_set_by_hand_is_told_apart,
+        reported::a_rollback_skips_a_revision_that_was_never_available,
+        reported::an_image_set_by_hand_is_not_taken_for_the_commits,
         verdicts::no_verdict_contradicts_the_audit_log,
     ];
     tests.extend(trials!["by runtime":
         rules::the_image_is_small,
         rules::pods_run_without_root_and_cannot_write,
-        rollouts::the_first_deploy_is_proved_and_the_same_again_changes_nothing,
+        rollouts::the_first_deploy_is_proved_and_a_second_one_changes_nothing,
         failures::a_component_that_ends_at_start,
         failures::a_component_that_crashes_after_it_was_ready,
     ]);
     if Runtime::of_this_run() == Runtime::Standalone {
         tests.extend(trials!["by runtime":
             standalone::docker_alone_runs_it_and_finds_it_healthy,
-            standalone::a_process_that_is_killed_loses_the_request_in_its_middle_and_no_other,
+            standalone::a_killed_process_loses_only_the_request_that_is_under_way,
         ]);
     }
     tests
 }
 
-/// Tests that need the whole cluster, or take a part of it away.
+/// Tests that need the whole cluster, or stop a part of it.
 fn alone() -> Vec<Trial> {
     let mut tests = trials!["alone":
-        bed_itself::nothing_is_left_of_a_cluster_that_is_ended,
+        bed_itself::a_cluster_that_is_ended_leaves_nothing_behind,
         availability::a_node_port_passes_on_the_visitors_own_address,
         availability::without_pre_stop_visitors_are_lost,
-        availability::with_pre_stop_none_is_lost_when_the_only_pod_changes_nodes,
+        availability::with_pre_stop_no_visitors_are_lost_when_the_only_pod_changes_nodes,
         availability::no_visitor_is_lost_from_one_runtime_to_the_other_and_back,
-        outages::a_rollout_goes_on_when_the_api_server_was_away,
-        outages::a_rollout_goes_on_when_the_registry_comes_back,
+        outages::a_rollout_continues_after_the_api_server_was_away,
+        outages::a_rollout_continues_when_the_registry_is_back,
         outages::a_registry_that_stays_away_fails_the_rollout,
-        outages::a_lost_node_does_not_hold_up_a_rollout,
+        outages::a_lost_node_does_not_stop_a_rollout,
     ];
     tests.extend(trials!["alone, by runtime":
         attacks::a_visitor_cannot_end_a_pod_or_keep_others_from_it,
@@ -108,7 +108,7 @@ fn alone() -> Vec<Trial> {
     ]);
     if Runtime::of_this_run() == Runtime::Standalone {
         tests.extend(trials!["alone, by runtime":
-            standalone::heads_that_come_a_byte_a_second_keep_nobody_from_an_answer,
+            standalone::heads_that_arrive_a_byte_per_second_do_not_block_other_visitors,
         ]);
     }
     tests

@@ -20,9 +20,9 @@ impl Manifest {
     pub(crate) fn of(runtime: Runtime) -> Self {
         let path = root().join("kubernetes/deployment.yaml.tmp");
         let text = match runtime {
-            Runtime::Shim => std::fs::read_to_string(&path).expect("it is shipped"),
+            Runtime::Shim => std::fs::read_to_string(&path).expect("the file is in the repository"),
             Runtime::Standalone => {
-                let shipped = std::fs::File::open(&path).expect("it is shipped");
+                let shipped = std::fs::File::open(&path).expect("the file is in the repository");
                 run(Command::new(root().join("road/template.sh")).stdin(shipped))
             }
         };
@@ -31,8 +31,7 @@ impl Manifest {
         Self(documents)
     }
 
-    /// The shipped one with shorter times, for tests that do not need the shipped ones: old pods get 2 s to end, and new
-    /// ones count as available after 1 s.
+    /// The shipped manifest with shorter times: old pods get 2 s to end, and new pods count as available after 1 s.
     pub(crate) fn quick() -> Self {
         Self::shipped().hurried()
     }

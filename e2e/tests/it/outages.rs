@@ -29,7 +29,7 @@ fn slow() -> Manifest {
     Manifest::quick().with("/spec/minReadySeconds", json!(3))
 }
 
-pub(crate) fn a_rollout_goes_on_when_the_api_server_was_away() {
+pub(crate) fn a_rollout_continues_after_the_api_server_was_away() {
     let road = road();
     let namespace = Namespace::create("no-api-server");
     namespace.deploy(road, &slow(), &road.commits[0], &[]).expect(0);
@@ -48,7 +48,7 @@ fn always_pulled(manifest: Manifest) -> Manifest {
     manifest.with_container("/imagePullPolicy", json!("Always"))
 }
 
-pub(crate) fn a_rollout_goes_on_when_the_registry_comes_back() {
+pub(crate) fn a_rollout_continues_when_the_registry_is_back() {
     let road = road();
     let namespace = Namespace::create("registry-back");
     namespace.deploy(road, &slow(), &road.commits[0], &[]).expect(0);
@@ -78,7 +78,7 @@ pub(crate) fn a_registry_that_stays_away_fails_the_rollout() {
     outcome.expect(1).says(&["connection refused"]);
 }
 
-pub(crate) fn a_lost_node_does_not_hold_up_a_rollout() {
+pub(crate) fn a_lost_node_does_not_stop_a_rollout() {
     let road = road();
     let namespace = Namespace::create("lost-node");
     namespace.deploy(road, &slow(), &road.commits[0], &[]).expect(0);

@@ -11,7 +11,7 @@ use crate::manifest::Manifest;
 use crate::road::{Flaw, Road, flawed_image, image, repository, road};
 use crate::verdicts::audited;
 
-/// A pod like those of the Deployment, of another owner or of none.
+/// A pod like those of the Deployment, with another owner or without one.
 fn other_pod(manifest: &Manifest, labels: &Value, image: &str) -> Value {
     let mut spec = manifest.deployment()["spec"]["template"]["spec"].clone();
     spec["containers"][0]["image"] = json!(image);
@@ -19,13 +19,13 @@ fn other_pod(manifest: &Manifest, labels: &Value, image: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "labels": labels}, "spec": spec})
 }
 
-pub(crate) fn pods_of_another_owner_are_nobodys_business() {
+pub(crate) fn pods_of_another_owner_are_ignored() {
     let road = road();
     let (namespace, manifest) = (Namespace::create("others"), Manifest::quick().impatient());
     namespace.deploy(road, &manifest, &road.commits[0], &[]).expect(0);
     let labels = &manifest.deployment()["spec"]["selector"]["matchLabels"];
     let mut template = other_pod(&manifest, labels, &image(&road.commits[0]));
-    template.as_object_mut().expect("it is an object").retain(|key, _| key == "spec" || key == "metadata");
+    template.as_object_mut().expect("the template is an object").retain(|key, _| key == "spec" || key == "metadata");
     let job =
         json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "other"}, "spec": {"template": template}});
     namespace.apply(&job);
@@ -39,7 +39,7 @@ pub(crate) fn pods_of_another_owner_are_nobodys_business() {
 pub(crate) fn one_digest_under_two_names_is_one_image() {
     let road = road();
     let (namespace, manifest) = (Namespace::create("two-names"), Manifest::quick());
-    let commit = &road.commits[3]; // if another test had pulled it, the nodes would know it under both names
+    let commit = &road.commits[3]; // no other test pulls it, or the nodes would know it under both names
     let alias = format!("{}:x", repository("aaa"));
     run(Command::new("docker").args(["tag", &image(commit), &alias]));
     run(Command::new("docker").args(["push", "--quiet", &alias]));
@@ -101,7 +101,7 @@ pub(crate) fn a_config_map_is_written_before_the_pods_that_read_it() {
     assert!(settings[settings.len() - 1] < deployments[deployments.len() - 1], "{settings:?} {deployments:?}");
 }
 
-pub(crate) fn a_cause_that_was_repaired_is_waited_for() {
+pub(crate) fn a_rollout_waits_after_its_cause_of_failure_was_repaired() {
     let road = road();
     let namespace = Namespace::create("repaired");
     namespace.deploy(road, &Manifest::quick(), &road.commits[0], &[]).expect(0);
@@ -114,7 +114,7 @@ pub(crate) fn a_cause_that_was_repaired_is_waited_for() {
     deploy().expect(0);
 }
 
-/// The second commit is good but for what `manifest` says of it.
+/// The second commit is good, except for `manifest`.
 fn fails_and_goes_back(namespace: &Namespace, road: &Road, manifest: &Manifest) -> Outcome {
     let broken = flawed_image(&road.commits[1], Flaw::EndsAtStart);
     namespace.deploy_image(road, manifest, &road.commits[1], &broken, &["--rollback"]).expect(1)
@@ -130,7 +130,7 @@ pub(crate) fn one_kind_of_probe_may_follow_another_after_a_rollback() {
     namespace.deploy(road, &manifest, &road.commits[2], &[]).expect(0);
 }
 
-pub(crate) fn a_rollback_passes_over_a_revision_that_was_never_available() {
+pub(crate) fn a_rollback_skips_a_revision_that_was_never_available() {
     let road = road();
     let namespace = Namespace::create("two-failures");
     let recreate = Manifest::quick().with("/spec/strategy", json!({"type": "Recreate"}));
@@ -144,7 +144,7 @@ pub(crate) fn a_rollback_passes_over_a_revision_that_was_never_available() {
     assert_eq!(pods.len(), 3);
 }
 
-pub(crate) fn an_image_set_by_hand_is_told_apart() {
+pub(crate) fn an_image_set_by_hand_is_not_taken_for_the_commits() {
     let road = road();
     let namespace = Namespace::create("by-hand");
     namespace.deploy(road, &Manifest::quick(), &road.commits[0], &[]).expect(0);

@@ -1,4 +1,4 @@
-//! What reaches the cluster: a history of commits, and an image of each in the bed's registry.
+//! A history of commits, and an image of each in the bed's registry.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::runtime::Runtime;
 
 /// Where spin.toml has the component.
 const COMPONENT: &str = "target/wasm32-wasip2/component/request_info.wasm";
-/// The commit that the component is built with, before it is stamped with another.
+/// A placeholder commit with which the component is built; each image gets its own commit in this place.
 const NO_COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 pub(crate) struct Road {
@@ -22,7 +22,7 @@ pub(crate) struct Road {
     pub(crate) commits: Vec<String>,
 }
 
-/// One for all tests.
+/// The history that all tests share.
 pub(crate) fn road() -> &'static Road {
     static ROAD: OnceLock<Road> = OnceLock::new();
     ROAD.get_or_init(|| Road::build(4))
@@ -33,7 +33,7 @@ pub(crate) fn road() -> &'static Road {
 pub(crate) enum Flaw {
     /// Its component is cut off in the middle, so that it cannot be started.
     EndsAtStart,
-    /// It serves, but no /healthz.
+    /// It serves, but does not have /healthz.
     NeverReady,
 }
 
@@ -75,7 +75,7 @@ fn image_for(runtime: Runtime, commit: &str) -> String {
     format!("{}:{}", repository(&name), &commit[..12])
 }
 
-/// The image of a commit for the runtime that these tests do not deploy, which nothing but this pushes.
+/// The image of a commit for the other runtime, which only this function pushes.
 pub(crate) fn image_for_the_other_runtime(commit: &str) -> String {
     let runtime = Runtime::of_this_run().other();
     let image = image_for(runtime, commit);
@@ -83,7 +83,7 @@ pub(crate) fn image_for_the_other_runtime(commit: &str) -> String {
     image
 }
 
-/// An image of a commit with something wrong in it, in a repository of its own.
+/// A broken image of a commit, in a repository of its own.
 pub(crate) fn flawed_image(commit: &str, flaw: Flaw) -> String {
     let (name, component, routes) = match flaw {
         Flaw::EndsAtStart => ("ends-at-start", component()[..50_000].to_vec(), "/..."),
@@ -116,11 +116,12 @@ fn component() -> Vec<u8> {
         .arg(target)
         .env("GIT_COMMIT", NO_COMMIT)
         .current_dir(root()));
-    fs::read(target.join(COMPONENT.strip_prefix("target/").expect("it is below target/"))).expect("cargo built it")
+    fs::read(target.join(COMPONENT.strip_prefix("target/").expect("the component is below target/")))
+        .expect("cargo built it")
 }
 
-/// What a build of `commit` gives: a commit differs from another without changes in these 40 digits alone, and twenty
-/// builds take minutes.
+/// The component of `commit`. Commits without changes differ only in these 40 digits, so the digits are replaced, because twenty
+/// builds would take minutes.
 fn stamp(component: &[u8], commit: &str) -> Vec<u8> {
     let mut stamped = component.to_vec();
     let mut places = 0;
@@ -134,22 +135,22 @@ fn stamp(component: &[u8], commit: &str) -> Vec<u8> {
     stamped
 }
 
-/// What tells one image from another.
+/// The parts in which images differ.
 struct Content<'a> {
     routes: &'a str,
     component: &'a [u8],
 }
 
-/// Builds the shipped Dockerfile, and pushes what it gives.
+/// Builds an image with the shipped Dockerfile, and pushes it.
 fn push(runtime: Runtime, image: &str, commit: &str, content: &Content) {
     let directory = TempDir::with_prefix("image-").expect("a directory for the build");
     for file in ["Dockerfile", ".dockerignore"] {
-        fs::copy(root().join(file), directory.path().join(file)).expect("it is shipped");
+        fs::copy(root().join(file), directory.path().join(file)).expect("the file is in the repository");
     }
-    let manifest = fs::read_to_string(root().join("spin.toml")).expect("it is shipped");
-    let image_root = directory.path().join("target/image"); // as road/image.sh lays it out
+    let manifest = fs::read_to_string(root().join("spin.toml")).expect("the file is in the repository");
+    let image_root = directory.path().join("target/image"); // as road/image.sh prepares it
     let path = image_root.join(COMPONENT);
-    fs::create_dir_all(path.parent().expect("it is in a directory")).expect("the context can be written");
+    fs::create_dir_all(path.parent().expect("the component is in a directory")).expect("the context can be written");
     fs::create_dir(image_root.join(".spin")).expect("the context can be written");
     fs::write(image_root.join("spin.toml"), manifest.replace("/...", content.routes))
         .expect("the context can be written");

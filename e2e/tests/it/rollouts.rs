@@ -8,12 +8,12 @@ use crate::bed::Namespace;
 use crate::manifest::Manifest;
 use crate::road::{image, road};
 
-/// What tells one pod from all others, before and after it.
+/// Identifies a pod among all others, earlier and later ones.
 fn uids(pods: &[Value]) -> BTreeSet<String> {
     pods.iter().map(|pod| pod["metadata"]["uid"].to_string()).collect()
 }
 
-pub(crate) fn the_first_deploy_is_proved_and_the_same_again_changes_nothing() {
+pub(crate) fn the_first_deploy_is_proved_and_a_second_one_changes_nothing() {
     let road = road();
     let namespace = Namespace::create("first");
     let first = namespace.deploy(road, &Manifest::quick(), &road.commits[0], &[]).expect(0);
@@ -39,7 +39,7 @@ pub(crate) fn a_commit_replaces_another_and_the_old_pods_are_gone() {
     assert_eq!(outcome.report["previous_commit"], *road.commits[0], "{:#}", outcome.report);
 }
 
-pub(crate) fn pods_that_are_slow_to_get_ready_are_waited_for() {
+pub(crate) fn a_rollout_waits_for_pods_that_are_slow_to_become_ready() {
     let road = road();
     let namespace = Namespace::create("slow");
     let slow = Manifest::quick().with_container("/readinessProbe/initialDelaySeconds", json!(8));
@@ -47,15 +47,15 @@ pub(crate) fn pods_that_are_slow_to_get_ready_are_waited_for() {
     assert!(outcome.report["serving_after_s"].as_f64() > Some(8.0), "{:#}", outcome.report);
 }
 
-pub(crate) fn old_pods_that_are_slow_to_go_are_waited_for() {
+pub(crate) fn a_rollout_waits_for_old_pods_that_terminate_slowly() {
     let road = road();
     let namespace = Namespace::create("slow-to-go");
     let slow_to_go =
         Manifest::quick().with("/spec/template/spec/terminationGracePeriodSeconds", json!(15)).pre_stop(10);
     namespace.deploy(road, &slow_to_go, &road.commits[0], &[]).expect(0);
     let outcome = namespace.deploy(road, &Manifest::quick(), &road.commits[1], &[]).expect(0);
-    let serving = outcome.report["serving_after_s"].as_f64().expect("it served");
-    let replaced = outcome.report["replaced_after_s"].as_f64().expect("it was replaced");
+    let serving = outcome.report["serving_after_s"].as_f64().expect("the report has serving_after_s");
+    let replaced = outcome.report["replaced_after_s"].as_f64().expect("the report has replaced_after_s");
     // The last old pod is deleted when the last new one is available, and then takes its 10 s.
     assert!(replaced - serving > 8.0, "{:#}", outcome.report);
 }

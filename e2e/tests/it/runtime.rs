@@ -1,6 +1,6 @@
 //! Which of the two images pods run.
 
-/// By the name of its target in the Dockerfile.
+/// Each is named after its target in the Dockerfile.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Runtime {
     /// Spin's shim, or the bed's handler in its place, runs the component.
@@ -10,7 +10,7 @@ pub(crate) enum Runtime {
 }
 
 impl Runtime {
-    /// What the tests deploy: `RUNTIME`, as make has it.
+    /// The image that the tests deploy: make's `RUNTIME`.
     pub(crate) fn of_this_run() -> Self {
         match std::env::var("RUNTIME").as_deref() {
             Err(_) | Ok("shim") => Self::Shim,

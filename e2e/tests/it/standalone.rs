@@ -30,7 +30,7 @@ pub(crate) fn docker_alone_runs_it_and_finds_it_healthy() {
             &format!("http://{server}/version"),
         ]))
     };
-    let version: Value = serde_json::from_str(&version()).expect("it answers JSON");
+    let version: Value = serde_json::from_str(&version()).expect("/version answers with JSON");
     assert_eq!(version["commit"], *road().commits[0]);
     let health = || docker(&["inspect", "--format={{.State.Health.Status}}", &container]);
     await_true("Docker finds it healthy", Duration::from_secs(30), || health() == "healthy");
@@ -46,7 +46,7 @@ const SLOW: usize = 2000;
 /// How long another visitor may wait.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-pub(crate) fn heads_that_come_a_byte_a_second_keep_nobody_from_an_answer() {
+pub(crate) fn heads_that_arrive_a_byte_per_second_do_not_block_other_visitors() {
     let namespace = Namespace::create("slow-heads");
     namespace.deploy(road(), &Manifest::quick().with("/spec/replicas", json!(1)), &road().commits[0], &[]).expect(0);
     let server = namespace.node_port(namespace.pods()[0]["spec"]["nodeName"].as_str().expect("the pod has a node"));
@@ -59,7 +59,7 @@ pub(crate) fn heads_that_come_a_byte_a_second_keep_nobody_from_an_answer() {
         asked += 1;
         std::thread::sleep(Duration::from_millis(50));
     }
-    slow.join().expect("it does not panic").expect("the connections are taken");
+    slow.join().expect("the thread does not panic").expect("the connections are taken");
     assert!(slowest < PATIENCE, "another visitor waited {slowest:?}");
     assert_eq!(namespace.pods()[0]["status"]["containerStatuses"][0]["restartCount"], 0);
 }
@@ -77,14 +77,14 @@ fn trickle(server: SocketAddr, lasts: Duration) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn a_process_that_is_killed_loses_the_request_in_its_middle_and_no_other() {
+pub(crate) fn a_killed_process_loses_only_the_request_that_is_under_way() {
     let namespace = Namespace::create("killed");
     namespace.deploy(road(), &Manifest::quick(), &road().commits[0], &[]).expect(0);
     let pods = namespace.pods();
     let address = |pod: &Value| -> SocketAddr {
         format!("{}:8080", pod["status"]["podIP"].as_str().expect("the pod has an address"))
             .parse()
-            .expect("so it does")
+            .expect("the address can be parsed")
     };
     let open = |pod: &Value| -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect(address(pod))?;

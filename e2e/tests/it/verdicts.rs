@@ -16,7 +16,7 @@ const REPLICAS: usize = 3;
 
 /// Every successful write in a namespace, in the order of the answers.
 pub(crate) fn audited(namespace: &str) -> Vec<Value> {
-    let log = fs::read_to_string(format!("{}/audit.log", variable("RUN"))).expect("the API server writes it");
+    let log = fs::read_to_string(format!("{}/audit.log", variable("RUN"))).expect("the audit log can be read");
     let events = log.lines().filter(|line| line.contains(namespace)).filter_map(|line| serde_json::from_str(line).ok());
     let is_taken = |event: &Value| {
         event["objectRef"]["namespace"] == namespace
@@ -26,16 +26,16 @@ pub(crate) fn audited(namespace: &str) -> Vec<Value> {
     events.filter(is_taken).collect()
 }
 
-/// What the log says of a pod, in seconds since 1970. It was not so before the request was received.
+/// A pod's history in the log, in seconds since 1970. Each time is that at which the API server received the request.
 #[derive(Default)]
 struct Life {
     commit: String,
     created: f64,
-    /// Each time that its kubelet said whether it is ready.
+    /// Each time at which its kubelet reported whether it is ready.
     ready: Vec<(f64, bool)>,
     /// When its deletion was requested.
     terminating: Option<f64>,
-    /// When its containers had ended, or the object was removed.
+    /// When its containers had ended, or its object was removed.
     gone: Option<f64>,
 }
 
@@ -86,7 +86,7 @@ fn lives(events: &[Value]) -> BTreeMap<String, Life> {
 /// A time of the audit log, `2026-11-25T04:22:52.123456Z`, in seconds since 1970.
 fn seconds(time: &Value) -> f64 {
     let text = time.as_str().and_then(|text| text.strip_suffix('Z')).unwrap_or_else(|| panic!("{time} is not a time"));
-    let numbers = text.split(['-', 'T', ':']).map(|number| number.parse().expect("it is a number"));
+    let numbers = text.split(['-', 'T', ':']).map(|number| number.parse().expect("this is a number"));
     let numbers: Vec<f64> = numbers.collect();
     let [year, month, day, hour, minute, second] = numbers[..] else { panic!("{time} is not a time") };
     // Years that begin in March, so that the day of a leap year is their last.
@@ -155,12 +155,12 @@ impl Claim {
                 && event["requestURI"].as_str().is_some_and(|uri| !uri.contains("dryRun"))
         });
         let mut times = writes.map(|event| seconds(&event["requestReceivedTimestamp"]));
-        times.find(|time| *time >= self.began).expect("it was applied")
+        times.find(|time| *time >= self.began).expect("the audit log has the apply")
     }
 }
 
 fn now() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970").as_secs_f64()
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is after 1970").as_secs_f64()
 }
 
 /// The shipped manifest, but old pods take a second to end, and new ones are available at once. `DEPLOYS` is the number of

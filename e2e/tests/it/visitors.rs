@@ -27,7 +27,7 @@ pub(crate) struct Visitors {
     threads: Vec<JoinHandle<Tally>>,
 }
 
-/// What became of the requests.
+/// The results of the requests.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// Answers by the commit that gave them.
@@ -67,7 +67,7 @@ impl Visitors {
         Self { stop, since, threads }
     }
 
-    /// Stops the visitors, and counts.
+    /// Stops the visitors and counts the results.
     pub(crate) fn leave(self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut total = Tally { lasted: self.since.elapsed(), ..Tally::default() };
