@@ -44,14 +44,14 @@ pub(crate) fn load(engine: &Engine, source: &Path, wasm: &[u8]) -> anyhow::Resul
     let file = path(source);
     let content = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let (stated, code) = content.split_at_checked(DIGEST).unwrap_or_default();
-    ensure!(stated == digest(wasm, code), "{} was made of another component, or is not whole", file.display());
+    ensure!(stated == digest(wasm, code), "{} was made from another component, or is truncated", file.display());
     deserialize(engine, code).map_err(|error| anyhow!("{} is for another host: {error:#}", file.display()))
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot tell whether code was made by itself; who wrote the file can")]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the code must be what `Engine::precompile_component` made. `write` makes the file and nothing else does; its
-    // digest shows that it is whole. It is read only where `--precompiled` asks for it, which the image does, where it
-    // lies beside this program and can be changed only by those who can change this program too.
+    // SAFETY: the code must be made by `Engine::precompile_component`. Only `write` makes the file, and its digest shows that it
+    // is complete. It is read only with `--precompiled`, which the image uses. There it is beside this program, so only
+    // those who can change this program can change it.
     unsafe { Component::deserialize(engine, code) }
 }
