@@ -20,6 +20,7 @@ pub enum Refusal {
     NotFound(String),
     /// The route does not have this method.
     MethodNotAllowed {
+        /// The method that was refused.
         method: Method,
         /// Before percent-decoding.
         path: String,
