@@ -1,9 +1,8 @@
 //! Runs a Spin HTTP application: `spin up` for machines without Spin, and the server of the standalone image.
 //!
-//! What it does, it does as Spin 3.6 does; what it cannot do, it refuses when it starts. Its own additions are a time limit for
-//! each request, a memory limit that is set by default, and errors that say what to do. What a server needs that visitors
-//! reach without Spin in between is off unless a flag asks for it, and stands apart: `visitors`, `connections`,
-//! `precompiled`, `healthcheck`.
+//! It behaves as Spin 3.6 does, and refuses at the start what it does not support. It adds a time limit for each request, a
+//! default memory limit, and errors that say what to do. What only a public server needs is off unless a flag asks for it, and
+//! is in modules of its own: `visitors`, `connections`, `precompiled`, `healthcheck`.
 
 mod component;
 mod connections;
@@ -60,31 +59,30 @@ struct Args {
 
     /// On SIGTERM, keep answering, ask each client to leave, and end when none is left or after this time, for example 30s
     ///
-    /// /healthz is answered with 503 meanwhile, everything else as before, and each connection is closed with its next
-    /// answer. Connections on which nothing is asked stay open, because a request may be on its way. A second signal
-    /// ends it at once.
+    /// During the drain, /healthz is answered with 503 and everything else as before. Each connection is closed after its
+    /// next answer. Idle connections stay open, because a request may be on its way. A second signal ends the host at once.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     drain: Option<Duration>,
 
-    /// Close connections beyond so many, and those that take too much or too long
+    /// Allow at most this many connections, and close those that take too much memory or time
     ///
-    /// At the limit, the connection that was waited for longest is closed for the new one. A head, the first 64 KiB of
-    /// a body and the reading of an answer may take 10 s, the time between two requests 75 s. 8 instances work at
-    /// a time; a request that waits 5 s for one is answered with 503. What is held of heads, bodies and answers is 40 MiB
-    /// at most. With 1200 connections and 4 MiB for each instance, it all fits in 128 MiB.
+    /// At the limit, the connection for which the host has waited longest is closed for the new one. A head, the first
+    /// 64 KiB of a body and the reading of an answer may each take 10 s, and the time between two requests 75 s. At most
+    /// 8 instances run at a time; a request that waits 5 s for one is answered with 503. Heads, bodies and answers take
+    /// at most 40 MiB together. With 1200 connections and 4 MiB for each instance, everything fits in 128 MiB.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
 
-    /// Use the code that `compile` put beside each component, if it is of this component and for this host
+    /// Use the code that `compile` wrote beside each component, if it belongs to this component and this host
     #[arg(long)]
     precompiled: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Ask a server that listens here for /healthz: 0 if it answers with 200, else 1
+    /// Ask the server for /healthz; exits with 0 if it answers with 200, else 1
     Healthcheck {
-        /// Where it listens
+        /// The address on which the server listens
         #[arg(long, value_name = "ADDRESS", env = "SPIN_HTTP_LISTEN_ADDR", default_value = "127.0.0.1:3000", value_parser = listen_address)]
         listen: SocketAddr,
     },
@@ -94,7 +92,7 @@ enum Command {
         #[arg(short, long, value_name = "FILE|DIRECTORY", default_value = "spin.toml")]
         from: PathBuf,
 
-        /// The processor, as rustc names it, for example aarch64-unknown-linux-gnu; every one of its kind can run the code
+        /// The target, as rustc names it, for example aarch64-unknown-linux-gnu; every processor of that kind can run the code
         #[arg(long, value_name = "TARGET", default_value_t = format!("{}-unknown-linux-gnu", std::env::consts::ARCH))]
         target: String,
     },
@@ -124,14 +122,14 @@ fn compile(from: &Path, target: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves until a signal ends it; an error says why it could not start.
+/// Serves until a signal ends it. An error says why it could not start.
 fn run(args: Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the threads of the server")?;
     let outcome = runtime.block_on(async {
-        // Before anything that takes time: process 1 of a container ignores a signal that it has no handler for.
+        // First, because process 1 of a container ignores a signal that it has no handler for.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let visitors = (args.drain.is_some() || args.max_connections.is_some())
@@ -148,7 +146,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         }
         Ok(())
     });
-    // Nothing else is waited for, as Spin waits for nothing: a request in the middle of its work does not hold up the end.
+    // As in Spin, a request that is under way does not delay the end.
     runtime.shutdown_background();
     outcome
 }
@@ -175,13 +173,13 @@ async fn serve(args: Args, visitors: Option<Arc<Visitors>>) -> anyhow::Result<()
 /// A time with its unit, such as `30s` or `1m`.
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| duration.try_into().ok());
-    parsed.ok_or_else(|| "a duration looks like 30s or 1m".to_owned())
+    parsed.ok_or_else(|| "write a duration such as 30s or 1m".to_owned())
 }
 
-/// Understands host names too, and prefers 127.0.0.1 to what else a name stands for, as Spin does.
+/// Accepts host names, too, and prefers 127.0.0.1 to a name's other addresses, as Spin does.
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let addresses: Vec<_> =
-        text.to_socket_addrs().map_err(|error| format!("{error}; an address looks like 127.0.0.1:3000"))?.collect();
+        text.to_socket_addrs().map_err(|error| format!("{error}; write an address such as 127.0.0.1:3000"))?.collect();
     let loopback = addresses.iter().find(|address| address.ip() == std::net::Ipv4Addr::LOCALHOST);
     loopback.or(addresses.first()).copied().ok_or_else(|| "this name has no address".to_owned())
 }

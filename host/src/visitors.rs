@@ -1,13 +1,13 @@
-//! What a server that faces visitors needs and Spin does not have: limits, and an end that cuts off no request.
+//! What a public server needs and Spin does not have: limits, and a shutdown that cuts off no request.
 //!
-//! The memory that `--max-connections 1200` and `--max-instance-memory 4194304` lead to, at most:
+//! The most memory that is used with `--max-connections 1200` and `--max-instance-memory 4194304`:
 //!
 //! | | MiB |
 //! |---|---|
 //! | the host, its code and the component's | 24 |
 //! | 1,200 connections, a buffer and the bookkeeping of 16 KiB each | 19 |
-//! | heads, bodies and answers that are held, of all connections ([`crate::connections`]) | 40 |
-//! | 8 instances of 4 MiB at work | 32 |
+//! | heads, bodies and answers of all connections ([`crate::connections`]) | 40 |
+//! | 8 running instances of 4 MiB | 32 |
 //! | together, under a limit of 128 MiB | 115 |
 
 use std::net::SocketAddr;
@@ -32,14 +32,14 @@ use crate::connections::{Connection, Connections, Socket, Turn};
 use crate::log::log;
 use crate::server::{Server, response};
 
-/// How many instances work at a time where there are limits. A client is never waited for within: a body's beginning is
-/// read before, and an answer that was handed over whole is written after. So these are as many as keep the cores busy.
+/// How many instances run at a time if there are limits. An instance never waits for a client: the beginning of a body is read
+/// before it starts, and an answer that is complete is written after it ends. So these are enough to keep the cores busy.
 pub(crate) const INSTANCES: u32 = 8;
 /// How long a request waits for an instance before it is answered with 503.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of a body is read before an instance is made for it: as much as request-info accepts.
 const BEGINNING: usize = 64 << 10;
-/// The path at which balancers and probes ask.
+/// The path of the health checks of balancers and probes.
 const HEALTH: &str = "/healthz";
 /// A drain ends when no connection is open and, for this long, only probes have asked. By then the last request that a
 /// balancer sent here has arrived.
@@ -50,12 +50,12 @@ pub(crate) struct Visitors {
     connections: Arc<Connections>,
     instances: Option<Arc<Semaphore>>,
     is_draining: AtomicBool,
-    /// When somebody but a probe last asked.
+    /// The time of the last request that was not a probe.
     asked: Mutex<Instant>,
 }
 
 impl Visitors {
-    /// With at most so many connections, and the other limits that come with it; or without any.
+    /// With at most this many connections and the other limits, or with no limits at all.
     pub(crate) fn new(limit: Option<usize>) -> Self {
         Self {
             connections: Arc::new(Connections::new(limit)),
@@ -65,7 +65,7 @@ impl Visitors {
         }
     }
 
-    /// Closes connections that take too long, and writes at most one line a second about those closed at a limit.
+    /// Closes connections that take too long, and logs at most one line a second about those closed at a limit.
     pub(crate) async fn sweep(&self) {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -77,12 +77,12 @@ impl Visitors {
         }
     }
 
-    /// Takes one more in, if there is room or can be made.
+    /// Admits one more connection if there is room, or if room can be made.
     pub(crate) fn admit(&self) -> Option<Arc<Connection>> {
         self.connections.admit()
     }
 
-    /// Answers what comes over a connection, until it ends.
+    /// Answers the requests of a connection until it ends.
     pub(crate) async fn serve(
         self: Arc<Self>,
         server: Arc<Server>,
@@ -96,8 +96,8 @@ impl Visitors {
         let io = TokioIo::new(Socket { stream, connection: Arc::clone(&connection) });
         let mut builder = Builder::new(TokioExecutor::new());
         if self.instances.is_some() {
-            // A connection is one visitor, over HTTP/2 too.
-            let window = u32::try_from(BEGINNING).expect("it is small");
+            // A connection is one visitor, also with HTTP/2.
+            let window = u32::try_from(BEGINNING).expect("64 KiB fit into 32 bits");
             builder
                 .http2()
                 .timer(TokioTimer::new())
@@ -132,13 +132,13 @@ impl Visitors {
         }
         let is_draining = || self.is_draining.load(Ordering::Acquire);
         let answer = if is_probe && is_draining() {
-            Some(response(StatusCode::SERVICE_UNAVAILABLE, "this server is about to end"))
+            Some(response(StatusCode::SERVICE_UNAVAILABLE, "this server is shutting down"))
         } else {
             self.work(server, request, client, &connection).await?
         };
         let leaves = is_draining() || answer.is_none();
         let mut answer =
-            answer.unwrap_or_else(|| response(StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time"));
+            answer.unwrap_or_else(|| response(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent requests"));
         if leaves && is_http2 {
             connection.go_away.notify_one();
         } else if leaves {
@@ -148,7 +148,7 @@ impl Visitors {
         Ok(answer.map(|body| Told { body, connection }.boxed_unsync()))
     }
 
-    /// The server's answer, within the limits. `None` means that every instance was at work for too long.
+    /// The server's answer, within the limits. `None` means that every instance was busy for too long.
     async fn work(
         &self,
         server: &Server,
@@ -166,11 +166,11 @@ impl Visitors {
         server.answer(Request::from_parts(parts, body), client, Some(permit?)).await.map(Some)
     }
 
-    /// Ends well: probes are answered with 503, every answer asks its client to come elsewhere next, whoever comes is still
-    /// answered. It is over when it is quiet, or after a time.
+    /// Drains the server: probes are answered with 503, every other request still gets its answer, and each answer asks the
+    /// client to use another connection next. The drain ends when no requests come any more, or at the limit.
     ///
-    /// A kept connection stays open until then, because its client may send a request at the very moment in which it
-    /// would be closed, and that request would be lost.
+    /// A kept connection stays open until then, because its client may send a request at the moment of a close, and that
+    /// request would be lost.
     pub(crate) async fn drain(&self, limit: Duration) {
         let begin = Instant::now();
         log!("stopping: told to end; {} connections are open", self.connections.count().0);
@@ -194,7 +194,7 @@ impl Visitors {
     }
 }
 
-/// A request's body, of which the beginning was read. Without a rest, that is all of it.
+/// A request's body whose beginning was read. Without a rest, the beginning is the whole body.
 struct Begun {
     beginning: Option<Bytes>,
     rest: Option<Incoming>,
@@ -233,7 +233,7 @@ impl Body for Begun {
     }
 }
 
-/// A body that tells when the last of it was handed over.
+/// A body that reports when the last of it was handed over.
 struct Told {
     body: HyperOutgoingBody,
     connection: Arc<Connection>,
