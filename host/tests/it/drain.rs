@@ -74,10 +74,9 @@ fn no_request_on_a_kept_connection_is_lost_however_it_meets_the_signal() {
             .map(|_| {
                 let mut connection = host.connect();
                 std::thread::spawn(move || {
-                    loop {
-                        if closes(&connection.get("/count")) {
-                            return;
-                        }
+                    let deadline = Instant::now() + PATIENCE;
+                    while !closes(&connection.get("/count")) {
+                        assert!(Instant::now() < deadline, "no answer says that it is the last");
                     }
                 })
             })

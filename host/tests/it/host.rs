@@ -2,10 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::SocketAddr;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,20 @@ use conformance::{Connection, PATIENCE, Response, get};
 
 /// The head of a manifest whose routes are to follow.
 pub(crate) const APPLICATION: &str = "spin_manifest_version = 2\napplication.name = \"test\"\n";
+
+/// Whether this machine has IPv6. The line is written past the test harness, which hides what a test prints that passes.
+pub(crate) fn has_ipv6() -> bool {
+    let is_there = TcpListener::bind("[::1]:0").is_ok();
+    if !is_there {
+        writeln!(
+            io::stderr(),
+            "SKIPPED for IPv6, which this machine does not have: {:?}",
+            std::thread::current().name()
+        )
+        .unwrap();
+    }
+    is_there
+}
 
 /// A manifest that sends everything to the guest; what is appended to it describes the guest further.
 pub(crate) fn everything_to_the_guest() -> String {
@@ -63,7 +77,7 @@ impl Application {
     /// Starts it and waits until it serves.
     pub(crate) fn serve(self) -> Host {
         let (host, line) = self.start();
-        let address = line.trim_end().strip_prefix("Serving http://").and_then(|address| address.parse().ok());
+        let address = line.strip_prefix("Serving http://").and_then(|address| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("it does not serve: {line}{}", host.log()));
         Host { address, ..host }
     }
@@ -81,23 +95,24 @@ impl Application {
         let mut command = Command::new(self.command.get_program());
         let environment = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
         command.env_clear().envs(environment).current_dir(&self.directory).args(arguments).stdin(Stdio::null());
-        let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
-        (output.status.code(), String::from_utf8(output.stderr).expect("it is UTF-8"))
+        let status = Process::start(&mut command, &self.directory).exit();
+        (status.code(), self.read("log"))
     }
 
     /// With the first line of its standard output, which is empty if it ended before.
     fn start(mut self) -> (Host, String) {
-        let log = File::create(self.log()).unwrap();
-        let child = self.command.stdout(Stdio::piped()).stderr(log).spawn();
-        let mut process = Process(child.unwrap_or_else(|error| panic!("cannot run {:?}: {error}", self.command)));
-        let mut stdout = BufReader::new(process.0.stdout.take().expect("it is piped"));
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        (Host { address: ([0; 4], 0).into(), process, stdout, application: self }, line)
+        let mut process = Process::start(&mut self.command, &self.directory);
+        let line = until("the host serves or ends", || {
+            let has_ended = process.0.try_wait().unwrap().is_some();
+            let output = self.read("output");
+            let end_of_line = output.find('\n');
+            (has_ended || end_of_line.is_some()).then(|| output[..end_of_line.unwrap_or(0)].to_owned())
+        });
+        (Host { address: ([0; 4], 0).into(), process, application: self }, line)
     }
 
-    fn log(&self) -> PathBuf {
-        self.directory.join("log")
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.directory.join(file)).expect("it is UTF-8")
     }
 }
 
@@ -112,7 +127,6 @@ impl Drop for Application {
 pub(crate) struct Host {
     pub(crate) address: SocketAddr,
     process: Process,
-    stdout: BufReader<ChildStdout>,
     application: Application,
 }
 
@@ -140,7 +154,7 @@ impl Host {
 
     /// What was printed on standard error.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.application.log()).expect("it is UTF-8")
+        self.application.read("log")
     }
 
     /// Waits until something is printed on standard error.
@@ -148,12 +162,22 @@ impl Host {
         until(&format!("{text:?} is printed"), || self.log().contains(text).then_some(()));
     }
 
+    /// Waits until none of its threads runs. A client may have an answer before the host has taken note that it was sent.
+    pub(crate) fn wait_until_it_rests(&self) {
+        let threads = format!("/proc/{}/task", self.process.0.id());
+        let sleeps = |thread: &Path| {
+            let status = fs::read_to_string(thread.join("stat")).unwrap();
+            status.rsplit_once(") ").unwrap().1.starts_with('S')
+        };
+        until("the host rests", || {
+            fs::read_dir(&threads).unwrap().all(|thread| sleeps(&thread.unwrap().path())).then_some(())
+        });
+    }
+
     /// What was printed on standard output after the first line. It ends the host.
-    pub(crate) fn rest_of_output(mut self) -> String {
+    pub(crate) fn rest_of_output(self) -> String {
         drop(self.process);
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
-        rest
+        self.application.read("output").split_once('\n').expect("it served").1.to_owned()
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -164,16 +188,29 @@ impl Host {
 
     /// Waits until it has ended.
     pub(crate) fn exit(&mut self) -> ExitStatus {
-        until("the host ends", || self.process.0.try_wait().unwrap())
+        self.process.exit()
     }
 }
 
 /// The process of a host, which does not outlive its test.
 struct Process(Child);
 
+impl Process {
+    /// Its standard output and standard error become files of the directory.
+    fn start(command: &mut Command, directory: &Path) -> Self {
+        let file = |name| File::create(directory.join(name)).unwrap();
+        let child = command.stdout(file("output")).stderr(file("log")).spawn();
+        Self(child.unwrap_or_else(|error| panic!("cannot run {command:?}: {error}")))
+    }
+
+    fn exit(&mut self) -> ExitStatus {
+        until("the host ends", || self.0.try_wait().unwrap())
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
-        // It fails where it has ended already.
+        // It fails where it has ended already. Nothing can ignore this signal, so the wait is short.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -186,7 +223,7 @@ fn until<T>(event: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         if let Some(outcome) = condition() {
             return outcome;
         }
-        assert!(Instant::now() < deadline, "after {} s of waiting until {event}", PATIENCE.as_secs());
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {event}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,11 +1,11 @@
 //! What the guest is told about a request.
 
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use conformance::{PATIENCE, Response, get, request};
 
-use crate::host::{APPLICATION, Application, Host, everything_to_the_guest, guest};
+use crate::host::{APPLICATION, Application, Host, everything_to_the_guest, guest, has_ipv6};
 
 /// The headers that Spin writes for a request to everything, in its order.
 const APPENDED: [&str; 7] = [
@@ -70,8 +70,7 @@ fn a_forged_header_stays_before_the_one_that_is_appended() {
 
 #[test]
 fn the_client_s_address_is_that_of_the_connection_over_ipv6_too() {
-    if TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("this machine has no IPv6");
+    if !has_ipv6() {
         return;
     }
     let host = Application::new(&everything_to_the_guest()).argument("--listen=[::1]:0").serve();

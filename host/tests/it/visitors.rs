@@ -1,10 +1,9 @@
 //! `--max-connections`: what visitors can take of a server, and what they cannot.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read as _};
 use std::time::{Duration, Instant};
 
-use conformance::post;
+use conformance::{Connection, post};
 
 use crate::host::{Application, Host, everything_to_the_guest};
 
@@ -14,7 +13,8 @@ fn host(connections: u32) -> Host {
 }
 
 /// Whether the host has closed it.
-fn is_closed(stream: &mut TcpStream) -> bool {
+fn is_closed(connection: &Connection) -> bool {
+    let mut stream = connection.stream();
     stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
     match stream.read(&mut [0]) {
         Ok(0) => true,
@@ -24,50 +24,38 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn a_client_that_is_slow_is_cut_off_and_one_that_is_done_is_kept() {
+fn a_client_that_is_slow_is_cut_off_after_ten_seconds_and_one_that_asks_nothing_more_is_kept_for_longer() {
     let host = host(100);
     let cases = [
-        ("nothing", "", true),
-        ("the beginning of HTTP/2", "PRI * HTTP/2.0\r\n", true),
-        ("half a head", "GET / HTTP/1.1\r\nHost: exa", true),
-        ("half a body", "POST /measure HTTP/1.1\r\nHost: example.com\r\nContent-Length: 6\r\n\r\nabc", true),
-        ("half of a second head", "GET /count HTTP/1.1\r\nHost: example.com\r\n\r\nGET /", false),
-        ("a request", "GET /count HTTP/1.1\r\nHost: example.com\r\n\r\n", false),
+        ("nothing", ""),
+        ("the beginning of HTTP/2", "PRI * HTTP/2.0\r\n"),
+        ("half a head", "GET / HTTP/1.1\r\nHost: exa"),
+        ("half a body", "POST /measure HTTP/1.1\r\nHost: example.com\r\nContent-Length: 6\r\n\r\nabc"),
     ];
-    let mut open: Vec<_> = cases
-        .iter()
-        .map(|(_, bytes, _)| {
-            let mut stream = TcpStream::connect(host.address).unwrap();
-            stream.write_all(bytes.as_bytes()).unwrap();
-            stream
-        })
-        .collect();
-    // In ten seconds, and the second between two looks.
-    let deadline = Instant::now() + Duration::from_secs(30);
-    for ((name, _, cut), stream) in cases.iter().zip(&mut open) {
-        while *cut && !is_closed(stream) {
-            assert!(Instant::now() < deadline, "{name}: it is still open");
+    let start = Instant::now();
+    let mut kept = host.connect();
+    assert_eq!(kept.get("/count").status, 200);
+    let slow = cases.map(|(name, bytes)| (name, host.connect().sending(bytes)));
+    for (name, connection) in slow {
+        while !is_closed(&connection) {
+            // In ten seconds, and the second between two looks.
+            assert!(start.elapsed() < Duration::from_secs(30), "{name}: it is still open");
         }
     }
     host.wait_for_log("connections that were too many, too slow or held too much");
-    let mut kept = open.pop().unwrap();
-    while !is_closed(&mut kept) && kept.set_read_timeout(Some(Duration::from_millis(1))).is_ok() {
-        if kept.read(&mut [0; 4096]).is_err() {
-            return;
-        }
-    }
-    panic!("the kept connection was closed");
+    assert!(start.elapsed() >= Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(kept.get("/count").status, 200);
 }
 
 #[test]
 fn slow_heads_do_not_keep_others_from_their_answer() {
     // Fewer than there are attackers.
     let host = host(64);
-    let mut slow: Vec<TcpStream> = Vec::new();
+    let mut slow = Vec::new();
     for _ in 0..3 {
         // Each that was closed is replaced, and all send a byte.
-        slow.resize_with(200, || TcpStream::connect(host.address).unwrap());
-        slow.retain_mut(|stream| !is_closed(stream) && stream.write_all(b"G").is_ok());
+        slow.resize_with(200, || host.connect());
+        slow.retain_mut(|connection| !is_closed(connection) && connection.send("G").is_ok());
         for _ in 0..20 {
             let start = Instant::now();
             assert_eq!(host.get("/count").text(), "1");
@@ -84,9 +72,32 @@ fn connections_that_ask_nothing_do_not_close_those_that_are_kept() {
     for connection in &mut kept {
         assert_eq!(connection.get("/count").status, 200);
     }
-    let _slow: Vec<_> = (0..50).map(|_| TcpStream::connect(host.address).unwrap()).collect();
+    let _slow: Vec<_> = (0..50).map(|_| host.connect()).collect();
     assert_eq!(host.get("/count").status, 200);
     for connection in &mut kept {
+        assert_eq!(connection.get("/count").status, 200);
+    }
+}
+
+#[test]
+fn at_the_limit_each_newcomer_takes_the_place_of_the_kept_connection_that_waited_longest() {
+    let host = host(4);
+    let mut open: Vec<_> = (0..4).map(|_| host.connect()).collect();
+    // What counts is not which of them was opened first.
+    open.reverse();
+    for connection in &mut open {
+        assert_eq!(connection.get("/count").status, 200);
+        host.wait_until_it_rests();
+    }
+    for _ in 0..2 {
+        let mut waited_longest = open.remove(0);
+        let mut newcomer = host.connect();
+        assert_eq!(newcomer.get("/count").status, 200);
+        assert!(waited_longest.receive().unwrap().is_none());
+        host.wait_until_it_rests();
+        open.push(newcomer);
+    }
+    for connection in &mut open {
         assert_eq!(connection.get("/count").status, 200);
     }
 }
@@ -115,9 +126,10 @@ fn a_body_is_whole_whatever_its_length() {
 
 #[test]
 fn a_request_for_which_no_instance_is_free_is_answered_with_503() {
-    let host = host(100);
-    let busy: Vec<_> = (0..8).map(|_| host.begin("/loop")).collect();
-    let answers: Vec<_> = (0..8).map(|_| host.get("/count").status).collect();
-    assert!(answers.iter().all(|status| matches!(status, 200 | 503)) && answers.contains(&503), "{answers:?}");
-    drop(busy);
+    let application = Application::new(&everything_to_the_guest());
+    let host = application.argument("--max-connections=100").argument("--request-timeout=60").serve();
+    let _busy: Vec<_> = (0..8).map(|_| host.begin("/loop")).collect();
+    // One is free until all eight have begun.
+    let mut answers = std::iter::repeat_with(|| host.get("/count").status).take(1000);
+    assert_eq!(answers.find(|status| *status != 200), Some(503));
 }
