@@ -18,11 +18,11 @@ fn main() {
         .unwrap_or_else(|| "unknown".into());
     println!("cargo::rustc-env=REQUEST_INFO_COMMIT={commit}");
 
-    let style = fs::read("src/style.css").expect("src/style.css stands beside page.rs");
+    let style = fs::read("src/style.css").expect("src/style.css is beside page.rs");
     let hash = STANDARD.encode(Sha256::digest(style));
     println!("cargo::rustc-env=REQUEST_INFO_STYLE_HASH=sha256-{hash}");
 
-    let openapi = fs::read("src/openapi.json").expect("src/openapi.json stands beside routes.rs");
+    let openapi = fs::read("src/openapi.json").expect("src/openapi.json is beside routes.rs");
     let openapi: serde_json::Value = serde_json::from_slice(&openapi).expect("src/openapi.json is JSON");
     let out = std::env::var_os("OUT_DIR").expect("cargo says where to write");
     fs::write(Path::new(&out).join("openapi.json"), openapi.to_string()).expect("cargo lets us write there");

@@ -36,8 +36,8 @@ impl Settings {
         let (Some(proxies), Some(hops), Some(header), None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(format!(
-                "a semicolon stands in trusted_proxies, trusted_hops or client_address_header, together \
-                 {variables:?}: separate networks by commas"
+                "trusted_proxies, trusted_hops or client_address_header contains a semicolon (together \
+                 {variables:?}): separate networks by commas"
             ));
         };
         Self::parse(proxies, hops, header)

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use wasmparser::{ComponentExternalKind, Parser, Payload};
 
-/// The interfaces that it may import, without their versions. A name that ends in a slash stands for a whole package.
+/// The interfaces that it may import, without their versions. A name that ends in a slash means a whole package.
 const ALLOWED: &[&str] =
     &["wasi:http/types", "wasi:io/", "wasi:cli/", "wasi:random/insecure-seed", "fermyon:spin/variables"];
 

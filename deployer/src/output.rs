@@ -15,7 +15,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Starts the clock of the lines to come.
+    /// Starts the clock for the following lines.
     pub(crate) fn start() -> Self {
         let spinner = std::io::stderr().is_terminal().then(spinner);
         Self { started: Instant::now(), spinner, warnings: RefCell::default() }

@@ -137,7 +137,7 @@ struct Pods<'a> {
     own: Vec<&'a Arc<Pod>>,
     new: Vec<&'a Arc<Pod>>,
     old: Vec<&'a Arc<Pod>>,
-    /// Of the new revision, and ended for good.
+    /// Pods of the new revision that have ended for good.
     failed: Vec<&'a Arc<Pod>>,
 }
 

@@ -96,7 +96,7 @@ fn a_judgement_of_ten_times_as_many_pods_makes_no_more_allocations() {
         measure(judge).count_total
     };
     let (few, many) = (allocations(300), allocations(3_000));
-    // A vector that grows is allocated anew each time that it doubles.
+    // A growing vector is allocated again each time that it doubles.
     assert!(many <= few + 50, "{few} allocations for 300 pods, {many} for 3,000");
 }
 
