@@ -237,7 +237,7 @@ bench: guests host deployer kubernetes ## compare the service and the deployer w
 	python3 bench/instructions.py
 	python3 bench/rollout.py
 
-scale: deployer kubernetes ## the deployer at 3 to 5,000 pods (SIZES), about ten minutes; writes docs/performance.md
+scale: deployer kubernetes ## measure the deployer at 3 to 5,000 pods (SIZES); writes docs/performance.md
 	DEPLOYER="$(call absolute,$(DEPLOYER))" python3 bench/scale.py $(SIZES)
 
 clean: ## remove what was built here; caches of other tools stay
