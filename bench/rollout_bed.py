@@ -49,7 +49,7 @@ class Bed:
     def __init__(self, directory: Path, deployer: Path, namespaces: list[str], commits: int) -> None:
         users = [user for name in namespaces for user in (account(name), f"kubectl:{name}")]
         os.environ["KUBECACHEDIR"] = str(directory / "kubectl")  # instead of one in the home directory
-        self.plane = ControlPlane(directory, ["kubelet", *users], self.nice)
+        self.plane = ControlPlane(directory / "plane", ["kubelet", *users], self.nice)
         self.deployer, self.namespaces, self.runs = deployer, namespaces, list[Run]()
         self.clone = directory / "clone"
         self.commits = make_commits(self.clone, commits)
@@ -65,8 +65,8 @@ class Bed:
         self.admin = self.plane.api("admin")
 
     def start(self, unusual: dict[tuple[str, str], list[Step]]) -> None:
-        """Returns when the first commit runs in every namespace. `unusual` is what happens to pods in which a field has a
-        value, by these two."""
+        """Returns when the first commit runs in every namespace. `unusual` is, by field and value, what happens to pods
+        whose field has that value."""
         for name in self.nodes:
             add_node(self.admin, name)
         start_kwok(self.plane, self.stages(unusual))

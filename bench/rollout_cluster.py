@@ -1,4 +1,4 @@
-"""A cluster for rollouts, without root. The control plane is real, kwok plays the nodes, and this file the pods' network."""
+"""A cluster for rollouts, without root: a real control plane, kwok's nodes, and a pods' network that is played here."""
 
 import json
 import os
@@ -274,7 +274,7 @@ def observed(situation: str, address: str) -> str:
 
 def start_kwok(plane: ControlPlane, stages: list[dict[str, Any]]) -> None:
     """It plays the kubelets of all nodes that `add_node` adds."""
-    # This stage never matches: add_node writes the status of nodes. Without a stage for nodes, kwok plays no pod either.
+    # This stage never matches: add_node writes the status of nodes. Without a stage for nodes, kwok plays no pod.
     ready = stage("node-ready", "Node", [(".status.phase", "In", "Unknown")], 0, "phase: Running")
     options = {"podPlayStageParallelism": 16, "nodePlayStageParallelism": 1, "podsOnNodeSyncParallelism": 1}
     configuration = {"apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokConfiguration", "options": options}

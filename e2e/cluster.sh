@@ -38,7 +38,7 @@ declare -A PODS=([node-a]=10.244.1.0/24 [node-b]=10.244.2.0/24)
 # The commands, and the packages that contain them. /usr/sbin is not on every user's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 declare -A PACKAGE=([containerd]=containerd [runc]=runc [dockerd]=docker.io [docker]=docker.io [docker-registry]=docker-registry
-  [iptables]=iptables [conntrack]=conntrack [haproxy]=haproxy [ip]=iproute2 [sysctl]=procps [curl]=curl [jq]=jq
+  [iptables]=iptables [conntrack]=conntrack [haproxy]=haproxy [ip]=iproute2 [sysctl]=procps [openssl]=openssl [curl]=curl [jq]=jq
   [cc]=gcc [unshare]=util-linux [/usr/lib/cni/ptp]=containernetworking-plugins)
 
 # shellcheck source=e2e/control-plane.sh

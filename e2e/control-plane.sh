@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Kubernetes without nodes: etcd, API server, controllers and scheduler. cluster.sh reads this file and adds nodes. Without
-# nodes, it runs as any user on loopback, for the deployer's tests and for bench/:
+# Kubernetes without nodes: etcd, API server, controllers and scheduler. cluster.sh sources this file and adds nodes. The
+# deployer's tests and bench/ run it, as any user, on loopback:
 #
-#   control-plane.sh DIRECTORY    until standard input ends; then all processes are ended and DIRECTORY is removed
+#   control-plane.sh DIRECTORY    runs until its standard input ends, in a directory that it makes and removes
 #
 # The programs are those in KUBEBUILDER_ASSETS, else those of `cluster.sh binaries`. It prints `done` when rollouts can begin.
-# Each line of standard input is then one of the functions below with its arguments, for example `end apiserver`, and is
-# answered with `done`, too. Everything else that it prints is the reason why it ended.
+# Then each line of standard input calls a function below, for example `end apiserver`, and is answered with `done`. All
+# other output says why the script has ended.
 #
 # DIRECTORY holds bin (the programs), their NAME.log and NAME.pid, admin.kubeconfig, certs/apiserver.crt, audit.log and
-# etcd.url. The API server reaches pods and kubelets through the HTTP proxy that its caller has at DIRECTORY/egress.
-# TOKENS adds lines to the API server's token file. AUDIT has the rules of its audit policy, by default each request.
+# etcd.url. The API server reaches pods and kubelets through an HTTP proxy at DIRECTORY/egress, which the caller provides.
+# TOKENS adds lines to the API server's token file. AUDIT has the rules of its audit policy, by default one for all requests.
 set -euo pipefail
 
 die() { echo "${0##*/}: $*" >&2; exit 1; }
@@ -61,7 +61,8 @@ X
 
 # The API server makes its certificate itself, and signs the tokens of service accounts with the same key.
 control_plane() { # control_plane FLAG…: etcd, and the API server with these flags, at $HOST:$PORT
-  local etcd=http://127.0.0.1:$ETCD_PORT peers=http://127.0.0.1:$PEER_PORT key=$RUN/certs/apiserver.key each='[{level: Metadata}]' user
+  local etcd=http://127.0.0.1:$ETCD_PORT peers=http://127.0.0.1:$PEER_PORT key=$RUN/certs/apiserver.key
+  local all='[{level: Metadata}]' user
   printf '%s\n' 'admin,admin,1,"system:masters"' manager,system:kube-controller-manager,2 scheduler,system:kube-scheduler,3 \
     "${TOKENS:-}" >"$RUN/tokens.csv"
   for user in admin manager scheduler; do kubeconfig $user; done
@@ -70,9 +71,10 @@ apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 omitManagedFields: true
-rules: ${AUDIT:-$each}
+rules: ${AUDIT:-$all}
 X
-  start etcd etcd --data-dir="$RUN/etcd" --unsafe-no-fsync --log-level=error --listen-client-urls="$etcd" --advertise-client-urls="$etcd" \
+  start etcd etcd --data-dir="$RUN/etcd" --unsafe-no-fsync --log-level=error \
+    --listen-client-urls="$etcd" --advertise-client-urls="$etcd" \
     --listen-peer-urls="$peers" --initial-advertise-peer-urls="$peers" --initial-cluster=default="$peers"
   start apiserver kube-apiserver --etcd-servers="$etcd" --cert-dir="$RUN/certs" --bind-address="$HOST" --secure-port="$PORT" \
     --advertise-address="$HOST" --service-cluster-ip-range=10.96.0.0/16 --authorization-mode=Node,RBAC \
@@ -83,8 +85,10 @@ X
     --kubelet-preferred-address-types=InternalIP --profiling=false "$@"
 }
 
+await_api_server() { await apiserver kubectl --kubeconfig="$RUN/admin.kubeconfig" get --raw /readyz; }
+
 controllers() { # controllers FLAG…: once the API server is ready, the controllers, with these flags, and the scheduler
-  await apiserver kubectl --kubeconfig="$RUN/admin.kubeconfig" get --raw /readyz
+  await_api_server
   cat >"$RUN/scheduler.json" <<X
 {"apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration", "leaderElection": {"leaderElect": false},
  "clientConnection": {"kubeconfig": "$RUN/scheduler.kubeconfig", "qps": 2000, "burst": 4000}}
@@ -96,15 +100,15 @@ X
   start scheduler kube-scheduler --config="$RUN/scheduler.json" --secure-port=0
 }
 
-resume() { # after `end apiserver`: the same server; the others would ask again for it after half a minute
+resume() { # after `end apiserver`: starts it again, and the others too, which would try to reach it only after half a minute
   end manager scheduler
   restart apiserver
-  await apiserver kubectl --kubeconfig="$RUN/admin.kubeconfig" get --raw /readyz
+  await_api_server
   restart manager
   restart scheduler
 }
 
-free_port() { # free_port VARIABLE: one below those that the kernel gives to connections, which could take it first
+free_port() { # free_port VARIABLE: sets it to a port below those that the kernel gives to connections
   until printf -v "$1" %d $((20000 + NEXT++ % 12000)) && ! (: <"/dev/tcp/127.0.0.1/${!1}") 2>/dev/null; do :; done
 }
 
@@ -115,15 +119,17 @@ finish() {
 }
 
 serve() { # serve DIRECTORY
-  local name words
-  RUN=$1 HOST=127.0.0.1 NEXT=$(($$ * 61)) PATH=${KUBEBUILDER_ASSETS:-$("${0%/*}/cluster.sh" assets)}:$PATH
+  local list name words
   exec 2>&1
+  mkdir "$1"
+  RUN=$(realpath "$1") HOST=127.0.0.1 NEXT=$(($$ * 61)) PATH=${KUBEBUILDER_ASSETS:-$("${0%/*}/cluster.sh" assets)}:$PATH
   trap '' PIPE
   trap finish EXIT
   for name in etcd kube-apiserver kube-controller-manager kube-scheduler kubectl; do
-    type -P $name >/dev/null || die "there is no $name in ${PATH%%:*}: \`e2e/cluster.sh binaries\` builds it, and so does \`make test\` (6 minutes, once)"
+    type -P $name >/dev/null ||
+      die "there is no $name in ${PATH%%:*}: \`e2e/cluster.sh binaries\` builds it, and so does \`make test\` (6 minutes, once)"
   done
-  ln -s "${PATH%%:*}" "$RUN/bin"
+  ln -s "$(realpath "${PATH%%:*}")" "$RUN/bin"
   for name in PORT ETCD_PORT PEER_PORT; do free_port $name; done
   echo "http://127.0.0.1:$ETCD_PORT" >"$RUN/etcd.url"
   cat >"$RUN/egress.json" <<X
@@ -131,8 +137,9 @@ serve() { # serve DIRECTORY
  {"name": "cluster", "connection": {"proxyProtocol": "HTTPConnect", "transport": {"uds": {"udsName": "$RUN/egress"}}}}]}
 X
   control_plane --endpoint-reconciler-type=none --egress-selector-config-file="$RUN/egress.json"
-  # Those that rollouts need. Without nodes, the one that declares silent nodes lost must not run.
-  controllers --controllers=deployment-controller,replicaset-controller,serviceaccount-controller,resourcequota-controller,garbage-collector-controller,disruption-controller
+  # Those that rollouts need. The one that declares silent nodes lost must not run, because no kubelet reports here.
+  list=deployment-controller,replicaset-controller,serviceaccount-controller
+  controllers --controllers=$list,resourcequota-controller,garbage-collector-controller,disruption-controller
   echo 'done'
   while read -r words; do
     eval "$words"

@@ -94,7 +94,7 @@ impl Bed {
 fn start() -> ControlPlane {
     RUNTIME.block_on(async {
         let plane = ControlPlane::start().await.unwrap_or_else(|error| {
-            // No test runs without it, so it is said once instead of by each of them.
+            // Every test needs it, so each of them would fail with the same message.
             eprintln!("{error}");
             std::process::exit(1)
         });

@@ -2,10 +2,11 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use libtest_mimic::Trial;
+use serde_json::json;
 
 use crate::Bed;
 use crate::control_plane::ControlPlane;
-use crate::node::{HEALTHY, Life};
+use crate::node::{self, HEALTHY, Life};
 use crate::scene::{Run, Scene};
 use crate::situations::{done, not_ready};
 
@@ -33,6 +34,8 @@ fn lines<'a>(run: &'a Run, with: &str) -> Vec<&'a str> {
 
 async fn node_lost(plane: Plane) {
     let scene = scene(plane, 8).await;
+    node::add(&plane.client, &format!("node-for-{}", scene.namespace), json!({"for": scene.namespace})).await;
+    scene.edit("    spec:\n", &format!("    spec:\n      nodeSelector: {{for: {}}}\n", scene.namespace));
     scene.deploy_old().await;
     let (old, new) = (&scene.commits.old, &scene.commits.new);
     scene.kubelet.let_pods_of(old, Life::of(&HEALTHY).never_ends()).await;

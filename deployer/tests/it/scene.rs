@@ -1,4 +1,4 @@
-//! One test's place: a namespace with its kubelet, a deployer's account as shipped, a clone, a template.
+//! The surroundings of one test: a namespace with its kubelet, the deployer's shipped account, a clone, and a template.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -27,17 +27,17 @@ use crate::proxy::{Asked, Fate, Proxy};
 /// The name of the Deployment in `TEMPLATE`.
 pub(crate) const NAME: &str = "request-info";
 
-/// In `TEMPLATE`.
+/// The strategy in `TEMPLATE`.
 pub(crate) const STRATEGY: &str = "    type: RollingUpdate\n    rollingUpdate: {maxUnavailable: 0, maxSurge: 1}\n";
 
 const TEMPLATE: &str = include_str!("template.yaml");
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubernetes/deployment.yaml.tmp");
 const ROLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kubernetes/deployer-rbac.yaml");
 
-/// Where a client finds its proxy; those of whoever runs the tests are none of ours.
+/// The variables in which a client finds its proxy. The deployer must not get those of the person who runs the tests.
 const PROXIES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"];
 
-/// Nothing that a test waits for takes longer, beyond what it says.
+/// The longest time that a test waits for anything, unless it says otherwise.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Scene {
@@ -49,7 +49,7 @@ pub(crate) struct Scene {
     pub(crate) kubeconfig: PathBuf,
 }
 
-/// What the clone holds: `old`, `new`, `newer` and then `line`, one on the other; `side` is beside `new`.
+/// The commits of the clone: `old`, `new`, `newer` and then `line`, each the parent of the next. `side` branches off beside `new`.
 pub(crate) struct Commits {
     clone: PathBuf,
     pub(crate) old: String,
@@ -72,13 +72,13 @@ impl Scene {
             kubeconfig: directory.join("kubeconfig"),
             namespace,
         };
-        std::fs::write(&scene.template, TEMPLATE).expect("the directory is ours");
+        std::fs::write(&scene.template, TEMPLATE).expect("the template can be written");
         let namespace = json!({"metadata": {"name": scene.namespace}});
-        let namespace = serde_json::from_value(namespace).expect("it is a namespace");
+        let namespace = serde_json::from_value(namespace).expect("this JSON is a Namespace");
         Api::<Namespace>::all(plane.client.clone())
             .create(&PostParams::default(), &namespace)
             .await
-            .expect("it can be");
+            .expect("the namespace can be created");
         scene.grant(shipped_role()).await;
         scene.write_kubeconfig(&scene.token().await);
         let accounts = scene.api::<ServiceAccount>();
@@ -86,7 +86,7 @@ impl Scene {
         scene
     }
 
-    /// Where the old commit runs already.
+    /// A scene in which the old commit already runs.
     pub(crate) async fn with_old(plane: &'static ControlPlane) -> Self {
         let scene = Self::set(plane).await;
         scene.deploy_old().await;
@@ -99,15 +99,16 @@ impl Scene {
         self.settled("NewReplicaSetAvailable").await;
     }
 
-    /// Waits until the Deployment's controller has written its last word on the present generation.
+    /// Waits until the Deployment's controller has written its final status for the present generation.
     pub(crate) async fn settled(&self, reason: &str) {
         self.until(&format!("the Deployment is {reason}"), async || {
             let Deployment { metadata, spec, status } = self.deployment().await;
-            let wanted = spec.and_then(|spec| spec.replicas).unwrap_or_default();
+            let desired = spec.and_then(|spec| spec.replicas).unwrap_or_default();
             status.is_some_and(|status| {
                 let conditions = status.conditions.unwrap_or_default();
                 status.observed_generation == metadata.generation
-                    && status.available_replicas.unwrap_or_default() == wanted
+                    && status.available_replicas.unwrap_or_default() == desired
+                    && status.terminating_replicas.unwrap_or_default() == 0
                     && conditions.iter().any(|condition| condition.reason.as_deref() == Some(reason))
             })
         })
@@ -134,14 +135,15 @@ impl Scene {
         }
     }
 
-    /// As somebody other than the deployer would.
+    /// Applies an object as another manager than the deployer.
     pub(crate) async fn apply(&self, document: Value) {
-        let version: GroupVersion = document["apiVersion"].as_str().unwrap_or_default().parse().expect("it is one");
+        let version: GroupVersion =
+            document["apiVersion"].as_str().unwrap_or_default().parse().expect("the document has an apiVersion");
         let kind =
             GroupVersionKind::gvk(&version.group, &version.version, document["kind"].as_str().unwrap_or_default());
         let resource = ApiResource::from_gvk(&kind);
         let api = Api::<DynamicObject>::namespaced_with(self.plane.client.clone(), &self.namespace, &resource);
-        let name = document["metadata"]["name"].as_str().expect("it has a name").to_owned();
+        let name = document["metadata"]["name"].as_str().expect("the document has a name").to_owned();
         let parameters = PatchParams::apply("test").force();
         let result = api.patch(&name, &parameters, &Patch::Apply(&document)).await;
         result.unwrap_or_else(|error| panic!("cannot apply {document}: {error}"));
@@ -152,14 +154,14 @@ impl Scene {
         result.unwrap_or_else(|error| panic!("cannot change the Deployment: {error}"));
     }
 
-    /// Admits no more than so many pods from now on.
+    /// From now on, admits at most this many pods.
     pub(crate) async fn limit_pods(&self, count: usize) {
         let spec = json!({"hard": {"pods": count.to_string()}});
         self.apply(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods"}, "spec": spec}))
             .await;
         let quotas = self.api::<ResourceQuota>();
         self.until("the quota counts", async || {
-            let quota = quotas.get("pods").await.expect("it exists");
+            let quota = quotas.get("pods").await.expect("the object exists");
             quota.status.and_then(|status| status.used).is_some_and(|used| used.contains_key("pods"))
         })
         .await;
@@ -179,7 +181,7 @@ impl Scene {
         self.write_kubeconfig_for(self.plane.port, token);
     }
 
-    /// From now on the deployer reaches the API server through a proxy that does with each request as `decide` says.
+    /// From now on, the deployer reaches the API server through a network that gives each request the fate that `decide` returns.
     pub(crate) async fn through(&self, decide: impl Fn(&Asked) -> Fate + Send + Sync + 'static) -> Proxy {
         let proxy = Proxy::start(self.plane.port, &self.plane.tls, decide).await;
         self.change_kubeconfig(|kubeconfig| {
@@ -189,46 +191,46 @@ impl Scene {
     }
 
     pub(crate) fn change_kubeconfig(&self, change: impl FnOnce(&mut Value)) {
-        let text = std::fs::read_to_string(&self.kubeconfig).expect("it was written");
-        let mut kubeconfig = serde_json::from_str(&text).expect("it was written as JSON");
+        let text = std::fs::read_to_string(&self.kubeconfig).expect("the kubeconfig can be read");
+        let mut kubeconfig = serde_json::from_str(&text).expect("the kubeconfig is JSON");
         change(&mut kubeconfig);
-        std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("the directory is ours");
+        std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("the kubeconfig can be written");
     }
 
     pub(crate) fn write_kubeconfig_for(&self, port: u16, token: &str) {
         let kubeconfig = self.plane.kubeconfig(port, token, &self.namespace);
-        std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("the directory is ours");
+        std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("the kubeconfig can be written");
     }
 
-    /// The user that the API server's audit log knows the deployer by.
+    /// The deployer's user in the API server's audit log.
     pub(crate) fn user(&self) -> String {
         format!("system:serviceaccount:{}:deployer", self.namespace)
     }
 
-    /// The template that is shipped, in the place of the one of tests, which is quicker.
+    /// Uses the shipped template instead of the tests' own, which is quicker.
     pub(crate) fn use_shipped_template(&self) {
         std::fs::copy(SHIPPED, &self.template).unwrap_or_else(|error| panic!("cannot copy {SHIPPED}: {error}"));
     }
 
-    /// Other words in the template.
+    /// Replaces a text in the template.
     pub(crate) fn edit(&self, from: &str, to: &str) {
-        let text = std::fs::read_to_string(&self.template).expect("it was written");
-        assert!(text.contains(from), "the template does not say {from:?}:\n{text}");
-        std::fs::write(&self.template, text.replace(from, to)).expect("the directory is ours");
+        let text = std::fs::read_to_string(&self.template).expect("the template can be read");
+        assert!(text.contains(from), "the template does not contain {from:?}:\n{text}");
+        std::fs::write(&self.template, text.replace(from, to)).expect("the template can be written");
     }
 
-    /// All old pods go before the first new one comes.
+    /// Changes the strategy to Recreate: all old pods end before the first new one is created.
     pub(crate) fn recreate(&self) {
         self.edit(STRATEGY, "    type: Recreate\n");
     }
 
-    /// One more document, at the end of the template.
+    /// Appends a document to the template.
     pub(crate) fn append(&self, document: &Value) {
-        let text = std::fs::read_to_string(&self.template).expect("it was written");
-        std::fs::write(&self.template, format!("{text}---\n{document}\n")).expect("the directory is ours");
+        let text = std::fs::read_to_string(&self.template).expect("the template can be read");
+        std::fs::write(&self.template, format!("{text}---\n{document}\n")).expect("the template can be written");
     }
 
-    /// The program, as whoever has this scene's kubeconfig, in its clone.
+    /// The program, with this scene's kubeconfig and in its clone.
     pub(crate) fn deployer<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_deployer"));
         command
@@ -244,7 +246,7 @@ impl Scene {
         command
     }
 
-    /// A deploy of `commit`; what is asked for in `more` takes the place of what is usual.
+    /// A deploy of `commit`. Options in `more` replace the usual ones.
     pub(crate) fn deploy_command(&self, commit: &str, more: &[&str]) -> Command {
         let (image, template) = (image(commit), self.template.display().to_string());
         let usual = [
@@ -260,34 +262,34 @@ impl Scene {
         self.deployer(["deploy"].into_iter().chain(usual).chain(more.iter().copied()))
     }
 
-    /// Another command of the deployer, with the document.
+    /// Runs another command of the deployer, with `-o json`.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Run {
         let place = ["-n", &self.namespace, "-o", "json"];
         Running::of(self.deployer(arguments.iter().copied().chain(place))).end().await
     }
 
-    /// What the template makes for `commit`.
+    /// The documents that the template makes for `commit`.
     pub(crate) async fn render(&self, commit: &str) -> Vec<Value> {
         let (image, template) = (image(commit), self.template.display().to_string());
         let arguments = ["render", "--image", &image, "--commit", commit, "--template", &template];
         let run = Running::of(self.deployer(arguments)).end().await;
         assert_eq!(run.code, 0, "{run}");
-        serde_saphyr::from_multiple(&run.stdout).expect("it is YAML")
+        serde_saphyr::from_multiple(&run.stdout).expect("render prints YAML")
     }
 
-    /// What `kubectl`, which may do everything, prints.
+    /// The output of kubectl as an administrator.
     pub(crate) async fn kubectl(&self, arguments: &[&str]) -> String {
         self.kubectl_reading("", arguments).await
     }
 
-    /// With fields that client-side apply owns, and the annotation that it leaves.
+    /// Applies with client-side apply, which then owns the fields and leaves its annotation.
     pub(crate) async fn apply_as_kubectl(&self, document: &Value) {
         self.kubectl_reading(&document.to_string(), &["apply", "-f", "-"]).await;
     }
 
-    /// A line as a person would copy it, with kubectl and the deployer on PATH.
+    /// Runs a line as a person would who copies it, with kubectl and the deployer on PATH.
     pub(crate) fn shell(&self, line: &str) -> Command {
-        let deployer = Path::new(env!("CARGO_BIN_EXE_deployer")).parent().expect("it is in a directory");
+        let deployer = Path::new(env!("CARGO_BIN_EXE_deployer")).parent().expect("the deployer is in a directory");
         let inherited = std::env::var("PATH").unwrap_or_default();
         let path = format!("{}:{}:{inherited}", self.plane.binaries.display(), deployer.display());
         let mut command = self.plane.running_kubectl("sh");
@@ -296,7 +298,7 @@ impl Scene {
         command
     }
 
-    /// What kubectl would create from this text, or why it would not.
+    /// The objects that kubectl would create from this text, or its error.
     pub(crate) async fn make(&self, text: &str) -> Result<Vec<Value>, String> {
         let arguments = ["create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-"];
         let printed = self.ask_kubectl(text, &arguments).await?;
@@ -313,16 +315,16 @@ impl Scene {
         answer.unwrap_or_else(|said| panic!("kubectl {arguments:?}: {said}"))
     }
 
-    /// What it prints, or else what it says.
+    /// Kubectl's output, or its error.
     pub(crate) async fn ask_kubectl(&self, input: &str, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.plane.kubectl();
         command.args(["-n", &self.namespace]).args(arguments).stdin(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it was built");
-        let mut stdin = child.stdin.take().expect("it is piped");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kubectl can be run");
+        let mut stdin = child.stdin.take().expect("the stream is a pipe");
         let whole = async {
-            stdin.write_all(input.as_bytes()).await.expect("it reads");
+            stdin.write_all(input.as_bytes()).await.expect("kubectl reads its input");
             drop(stdin);
-            child.wait_with_output().await.expect("it is our child")
+            child.wait_with_output().await.expect("the program is a child of this process")
         };
         let output = tokio::time::timeout(PATIENCE, whole).await;
         let output = output.unwrap_or_else(|_| panic!("kubectl {arguments:?} did not end within {PATIENCE:?}"));
@@ -347,12 +349,12 @@ impl Scene {
     }
 
     pub(crate) async fn deployment(&self) -> Deployment {
-        self.api().get(NAME).await.expect("it exists")
+        self.api().get(NAME).await.expect("the object exists")
     }
 
-    /// Those that the deployer has to do with.
+    /// The pods that concern the deployer.
     pub(crate) async fn pods(&self) -> Vec<Pod> {
-        let pods = self.api::<Pod>().list(&ListParams::default()).await.expect("they can be listed");
+        let pods = self.api::<Pod>().list(&ListParams::default()).await.expect("the objects can be listed");
         pods.items.into_iter().filter(|pod| !node::commit_of(pod).is_empty()).collect()
     }
 
@@ -369,13 +371,13 @@ impl Scene {
         self.pods_of(commit).await.iter().filter(|pod| is_ready(pod)).count()
     }
 
-    /// The first pod of `commit`, as soon as there is one that has a node.
+    /// The first pod of `commit` that has a node. Waits for it.
     pub(crate) async fn first_pod_of(&self, commit: &str) -> Pod {
         let has_node = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
         self.first_pod(commit, "has a node", has_node).await
     }
 
-    /// The first pod of `commit` whose kubelet has said something of it.
+    /// The first pod of `commit` for which the kubelet has written a status. Waits for it.
     pub(crate) async fn first_started_pod_of(&self, commit: &str) -> Pod {
         let has_address = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some());
         self.first_pod(commit, "has an address", has_address).await
@@ -386,21 +388,21 @@ impl Scene {
         self.until(&format!("a pod {what}"), async || {
             let pod = self.pods_of(commit).await.into_iter().find(&condition);
             let is_there = pod.is_some();
-            *found.lock().expect("no panic holds it") = pod;
+            *found.lock().expect("the lock is not poisoned") = pod;
             is_there
         })
         .await;
-        found.into_inner().expect("no panic held it").expect("it was found")
+        found.into_inner().expect("the lock is not poisoned").expect("the pod was found")
     }
 
-    /// Of everything that the template makes, and of what the Deployment's controller makes of it.
+    /// The versions of all objects that the template makes, and of those that the Deployment's controller makes from them.
     pub(crate) async fn versions(&self) -> Vec<Option<String>> {
         let all = ListParams::default();
-        let deployments = self.api::<Deployment>().list(&all).await.expect("they can be listed");
-        let sets = self.api::<ReplicaSet>().list(&all).await.expect("they can be listed");
-        let services = self.api::<Service>().list(&all).await.expect("they can be listed");
-        let budgets = self.api::<PodDisruptionBudget>().list(&all).await.expect("they can be listed");
-        // A budget's status follows the pods; its generation follows what is asked of it.
+        let deployments = self.api::<Deployment>().list(&all).await.expect("the objects can be listed");
+        let sets = self.api::<ReplicaSet>().list(&all).await.expect("the objects can be listed");
+        let services = self.api::<Service>().list(&all).await.expect("the objects can be listed");
+        let budgets = self.api::<PodDisruptionBudget>().list(&all).await.expect("the objects can be listed");
+        // A budget's resource version changes with the pods, so its generation is compared.
         let generation = |budget: &PodDisruptionBudget| budget.metadata.generation.map(|number| number.to_string());
         let versions = deployments.iter().map(ResourceExt::resource_version);
         let versions = versions.chain(sets.iter().map(ResourceExt::resource_version));
@@ -408,11 +410,11 @@ impl Scene {
         versions.chain(budgets.iter().map(generation)).collect()
     }
 
-    /// Which commit each document says it is of: Deployment, pod template, Service, budget.
+    /// The commit that each document names: Deployment, pod template, Service, budget.
     pub(crate) async fn carried(&self) -> [String; 4] {
         let deployment = self.deployment().await;
-        let service = self.api::<Service>().get(NAME).await.expect("it exists");
-        let budget = self.api::<PodDisruptionBudget>().get(NAME).await.expect("it exists");
+        let service = self.api::<Service>().get(NAME).await.expect("the object exists");
+        let budget = self.api::<PodDisruptionBudget>().get(NAME).await.expect("the object exists");
         let template = deployment.spec.as_ref().and_then(|spec| spec.template.metadata.clone()).unwrap_or_default();
         let commit = |metadata: &ObjectMeta| {
             let annotation = metadata.annotations.as_ref().and_then(|annotations| annotations.get(node::COMMIT));
@@ -424,13 +426,13 @@ impl Scene {
     pub(crate) async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition().await {
-            assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
+            assert!(Instant::now() < deadline, "this did not happen within {PATIENCE:?}: {what}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }
 
-/// What the deployer is told to deploy.
+/// The image that the deployer gets.
 pub(crate) fn image(commit: &str) -> String {
     format!("registry.example/{NAME}:{}", &commit[..12])
 }
@@ -440,13 +442,13 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// What the deployer is shipped with: its account, its Role and what binds them.
+/// The deployer's shipped account, Role and RoleBinding.
 pub(crate) fn shipped_role() -> Vec<Value> {
     let text = std::fs::read_to_string(ROLE).unwrap_or_else(|error| panic!("cannot read {ROLE}: {error}"));
     serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{ROLE} is not YAML: {error}"))
 }
 
-/// A deployer at work.
+/// A running deployer.
 pub(crate) struct Running {
     child: Child,
     stdout: ChildStdout,
@@ -459,34 +461,34 @@ impl Running {
     pub(crate) fn of(mut command: Command) -> Self {
         let started = Instant::now();
         let mut child = command.spawn().expect("the deployer was built");
-        let stdout = child.stdout.take().expect("it is piped");
-        let mut stderr = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let stdout = child.stdout.take().expect("the stream is a pipe");
+        let mut stderr = BufReader::new(child.stderr.take().expect("the stream is a pipe")).lines();
         let lines = Arc::<Mutex<Vec<String>>>::default();
         let shared = Arc::clone(&lines);
         let reader = tokio::spawn(async move {
             while let Ok(Some(line)) = stderr.next_line().await {
-                shared.lock().expect("no panic holds it").push(line);
+                shared.lock().expect("the lock is not poisoned").push(line);
             }
         });
         Self { child, stdout, lines, reader, started }
     }
 
     pub(crate) fn has_said(&self, words: &str) -> bool {
-        self.lines.lock().expect("no panic holds it").iter().any(|line| line.contains(words))
+        self.lines.lock().expect("the lock is not poisoned").iter().any(|line| line.contains(words))
     }
 
     /// Waits until a line on standard error has `words` in it.
     pub(crate) async fn said(&self, words: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.has_said(words) {
-            let lines = || self.lines.lock().expect("no panic holds it").join("\n");
-            assert!(Instant::now() < deadline && !self.reader.is_finished(), "nothing said of {words:?}:\n{}", lines());
+            let lines = || self.lines.lock().expect("the lock is not poisoned").join("\n");
+            assert!(Instant::now() < deadline && !self.reader.is_finished(), "{words:?} was not printed:\n{}", lines());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.child.id().expect("it runs").to_string();
+        let pid = self.child.id().expect("the deployer still runs").to_string();
         let status = std::process::Command::new("kill").args([signal, &pid]).status();
         assert!(status.is_ok_and(|status| status.success()), "kill {signal} {pid}");
     }
@@ -494,50 +496,50 @@ impl Running {
     pub(crate) async fn end(mut self) -> Run {
         let mut stdout = String::new();
         let whole = async {
-            self.stdout.read_to_string(&mut stdout).await.expect("it is text");
-            (&mut self.reader).await.expect("it does not panic");
-            self.child.wait().await.expect("it is our child")
+            self.stdout.read_to_string(&mut stdout).await.expect("standard output is UTF-8");
+            (&mut self.reader).await.expect("the reader does not panic");
+            self.child.wait().await.expect("the program is a child of this process")
         };
         let status = tokio::time::timeout(Duration::from_mins(4), whole).await;
-        let stderr = self.lines.lock().expect("no panic holds it").join("\n");
-        let status = status.unwrap_or_else(|_| panic!("the deployer does not end:\n{stderr}"));
+        let stderr = self.lines.lock().expect("the lock is not poisoned").join("\n");
+        let status = status.unwrap_or_else(|_| panic!("the deployer did not end:\n{stderr}"));
         let took = self.started.elapsed();
         let json = serde_json::from_str(&stdout).unwrap_or_default();
         Run { code: status.code().unwrap_or(-1), stderr, stdout, json, took }
     }
 }
 
-/// What a deployer has left behind.
+/// The result of a deployer's run.
 #[derive(Debug)]
 pub(crate) struct Run {
     /// -1 if it was killed.
     pub(crate) code: i32,
     pub(crate) stderr: String,
     pub(crate) stdout: String,
-    /// Null if it is none.
+    /// The document on standard output. Null if there is none.
     pub(crate) json: Value,
     pub(crate) took: Duration,
 }
 
 impl Run {
-    /// The first line of the verdict: the last one that neither belongs to the log nor is indented.
+    /// The first line of the verdict: the last line that is neither indented nor a part of the log.
     pub(crate) fn verdict(&self) -> &str {
         let of_log = |line: &str| line.get(..9).is_some_and(|time| time.ends_with('Z') && time.as_bytes()[2] == b':');
         let mut lines = self.stderr.lines().rev();
         lines.find(|line| !line.is_empty() && !line.starts_with(' ') && !of_log(line)).unwrap_or_default()
     }
 
-    /// Exit code, stable reason and document agree, and so do the cause and the verdict's first line in these words.
+    /// Checks that exit code, reason and document agree, and that the cause and the verdict's first line have these words.
     #[track_caller]
     pub(crate) fn ends_for(&self, code: i32, reason: &str, words: &[&str]) {
         self.ends_with(code, words);
         assert_eq!(self.json["reason"], reason, "{self}");
         let cause = self.json["cause"].as_str().unwrap_or_default();
         let unsaid = words.iter().find(|words| !cause.contains(**words) && self.json["outcome"] != **words);
-        assert_eq!(unsaid, None, "the document's cause does not say it: {self}");
+        assert_eq!(unsaid, None, "the document's cause does not have these words: {self}");
     }
 
-    /// Exit code and document agree, and the verdict's first line has all these words.
+    /// Checks that exit code and document agree, and that the verdict's first line has all these words.
     #[track_caller]
     pub(crate) fn ends_with(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{self}");
