@@ -18,7 +18,7 @@ use socket2::{Domain, Socket, Type};
 /// Longer than any answer takes. A server that hangs then fails one test and not the whole suite.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What is asked; `host` is added when it is sent.
+/// A request; `host` is added when it is sent.
 #[derive(Clone)]
 pub struct Request {
     pub method: String,
@@ -95,11 +95,11 @@ pub struct Response {
 }
 
 impl Response {
-    /// The value of a header that may stand there once. Its name is in lower case.
+    /// The value of a header that may occur only once. Its name is in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let value = values.next();
-        assert_eq!(values.next(), None, "{name} stands there twice: {:?}", self.headers);
+        assert_eq!(values.next(), None, "{name} occurs twice: {:?}", self.headers);
         value
     }
 
@@ -149,7 +149,7 @@ impl Connection {
     #[must_use]
     #[track_caller]
     pub fn sending(mut self, bytes: impl AsRef<[u8]>) -> Self {
-        self.send(bytes).expect("it is sent");
+        self.send(bytes).expect("the request can be sent");
         self
     }
 
@@ -188,7 +188,7 @@ impl Connection {
             }
         };
         if is_to_head || matches!(response.status, 204 | 304) {
-            // It has no body, whatever its headers say.
+            // It has no body, even if its headers announce one.
         } else if response.header("transfer-encoding").is_some() {
             while let Some(chunk) = self.receive_chunk()? {
                 response.body.extend(chunk);

@@ -1,4 +1,4 @@
-//! Whose address: several cases for each row of the table in docs/address.md, through real sockets.
+//! The visitor's address: several cases for each row of the table in docs/address.md, through real sockets.
 //!
 //! On Linux all of 127.0.0.0/8 is this machine, so a client chooses its address and is a trusted peer or not.
 
@@ -314,7 +314,7 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        name: "a header and nobody trusted",
+        name: "a header and no trusted proxies",
         listen: "127.0.0.1:0",
         variables: &[("client_address_header", "cf-connecting-ip")],
         rows: &[(PROXY, &[(CF, "203.0.113.9")], Peer(&[CF])), (STRANGER, &[], Peer(&[]))],

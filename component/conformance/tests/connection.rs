@@ -43,7 +43,7 @@ const MALFORMED: &[(&str, &[u8])] = &[
 pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
     let mut trials = vec![];
     for &(name, bytes) in MALFORMED {
-        trials.push(trial(format!("connection: {name} is refused, and the next client served"), move || {
+        trials.push(trial(format!("connection: {name} is refused, and the next client is served"), move || {
             let mut connection = server.connect().sending(bytes);
             end_sending(&connection);
             if let Some(response) = unless_reset(connection.receive()) {
@@ -99,11 +99,11 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
             assert_eq!(connection.receive().unwrap().unwrap().json()["event"], number.to_string());
         }
     }));
-    trials.push(trial("connection: empty lines before a request are passed over", move || {
+    trials.push(trial("connection: empty lines before a request are skipped", move || {
         let bytes = [b"\r\n\r\n".to_vec(), get("/version").encode(&server.host)].concat();
         assert_eq!(server.connect().exchange_bytes(bytes).status, 200);
     }));
-    trials.push(trial("connection: close is obeyed", move || {
+    trials.push(trial("connection: `Connection: close` closes it", move || {
         let mut connection = server.connect();
         keeps_promises(&connection.exchange(&get("/").header("connection", "close")));
         assert!(connection.receive().unwrap().is_none());
@@ -114,7 +114,7 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
         assert_eq!(connection.exchange_bytes(bytes).status, 200);
         assert!(connection.receive().unwrap().is_none());
     }));
-    trials.push(trial("connection: a client that waits for 100 Continue is told to go on", move || {
+    trials.push(trial("connection: a client that waits for 100 Continue gets it", move || {
         let head = format!(
             "POST /?format=json HTTP/1.1\r\nHost: {}\r\nExpect: 100-continue\r\nContent-Length: 7\r\n\
              Content-Type: application/x-www-form-urlencoded\r\n\r\n",
@@ -132,7 +132,7 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
         }
         assert_eq!(connection.receive().unwrap().unwrap().json()["event"], "slow");
     }));
-    trials.push(trial("connection: 32 clients with 50 requests each see their own values alone", move || {
+    trials.push(trial("connection: 32 clients with 50 requests each see only their own values", move || {
         std::thread::scope(|scope| {
             for client in 0..32 {
                 scope.spawn(move || one_of_many(server, client));
@@ -173,20 +173,20 @@ fn long_requests(server: &'static Server) -> Vec<Trial> {
         (0..count - 1).fold(get("/headers?format=json"), |request, number| request.header(&format!("x-{number}"), "v"))
     };
     let mut trials = vec![
-        trial("connection: 93 headers are shown, all of them", move || {
+        trial("connection: 93 headers are all shown", move || {
             let headers = headers_of(&server.ask(&numbered(93)));
             assert_eq!(headers.len(), 92, "Host is not among them");
         }),
-        trial("connection: 101 headers are refused with 431, and the next client served", move || {
+        trial("connection: 101 headers are refused with 431, and the next client is served", move || {
             let mut connection = server.connect().sending(numbered(101).encode(&server.host));
             let response = unless_reset(connection.receive());
             assert!(response.is_none_or(|response| response.status == 431));
             serves(server);
         }),
-        trial("connection: a header of a mebibyte is refused, and the next client served", move || {
+        trial("connection: a header of a mebibyte is refused, and the next client is served", move || {
             is_refused(server, get("/user-agent").header("user-agent", vec![b'a'; 1 << 20]).encode(&server.host));
         }),
-        trial("connection: a target of a mebibyte is refused, and the next client served", move || {
+        trial("connection: a target of a mebibyte is refused, and the next client is served", move || {
             is_refused(server, get(&format!("/{}", "a".repeat(1 << 20))).encode(&server.host));
         }),
     ];
@@ -205,15 +205,18 @@ fn long_requests(server: &'static Server) -> Vec<Trial> {
             },
         ));
     }
-    trials.push(trial("connection: of a header of 60 KiB the page shows 16 KiB, and the JSON all", move || {
-        let value = "a\"\u{e9}".repeat(15 * 1024);
-        is_whole_in_json_and_text(server, &value);
-        for target in ["/?format=html", "/headers?format=html"] {
-            let page = server.ask(&get(target).header("user-agent", &value));
-            assert!(page.text().contains("45056 bytes more, which the JSON has"), "{target}: {}", page.text());
-            assert!(page.body.len() < 200 * 1024, "{target}: {} bytes", page.body.len());
-        }
-    }));
+    trials.push(trial(
+        "connection: the page shows 16 KiB of a header of 60 KiB, and JSON shows all of it",
+        move || {
+            let value = "a\"\u{e9}".repeat(15 * 1024);
+            is_whole_in_json_and_text(server, &value);
+            for target in ["/?format=html", "/headers?format=html"] {
+                let page = server.ask(&get(target).header("user-agent", &value));
+                assert!(page.text().contains("45056 bytes more, which the JSON has"), "{target}: {}", page.text());
+                assert!(page.body.len() < 200 * 1024, "{target}: {} bytes", page.body.len());
+            }
+        },
+    ));
     let head = |filler: usize| get("/headers?format=json").header("x-any", vec![b'a'; filler]);
     // The target, the header's name, and Spin's own headers do not count.
     let most = HEAD_LIMIT - "/headers?format=json".len() - "x-any".len();
@@ -234,7 +237,7 @@ fn long_requests(server: &'static Server) -> Vec<Trial> {
             is_error(&server.ask(&get("/ip").header("spin-client-addr", vec![b'a'; HEAD_LIMIT])), 431);
         },
     ));
-    trials.push(trial("connection: a Host of 64 KiB is refused, and the next client served", move || {
+    trials.push(trial("connection: a Host of 64 KiB is refused, and the next client is served", move || {
         let host = "a".repeat(HEAD_LIMIT + 2048);
         is_refused(server, format!("GET /?format=json HTTP/1.1\r\nHost: {host}\r\n\r\n"));
     }));
@@ -282,7 +285,7 @@ fn leaving_clients(server: &'static Server) -> Vec<Trial> {
             assert!((400..500).contains(&response.status), "{response:?}");
         }
     }));
-    trials.push(trial("connection: clients that wait do not keep others from being served", move || {
+    trials.push(trial("connection: waiting clients do not block others", move || {
         let waiting: Vec<_> = (0..100).map(|_| server.connect().sending(leavings[2].1(server))).collect();
         serves(server);
         drop(waiting);

@@ -49,7 +49,7 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
 
 fn text(server: &'static Server) -> Vec<Trial> {
     let mut trials = vec![];
-    trials.push(trial("display: joiners of scripts and emoji, and an emoji's colours, stay as they are", move || {
+    trials.push(trial("display: joiners of scripts and emoji, and an emoji's colours, are not escaped", move || {
         for value in ["\u{915}\u{94d}\u{200d}\u{937}", "\u{645}\u{6cc}\u{200c}\u{62e}", "\u{2764}\u{fe0f}"] {
             let encoded: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
             for format in ["text", "html", "json"] {
@@ -140,7 +140,7 @@ fn html(server: &'static Server) -> Vec<Trial> {
                 assert_eq!(response.header("referrer-policy"), Some("no-referrer"));
             },
         ));
-        trials.push(trial(format!("display: the page of {route} runs nothing and asks nobody"), move || {
+        trials.push(trial(format!("display: the page of {route} runs no script and sends no requests"), move || {
             let response = page(get(route).header("referer", "http://r.test/"));
             let html = response.text().to_ascii_lowercase();
             assert!(html.starts_with("<!doctype html>"), "{html}");
@@ -163,7 +163,7 @@ fn html(server: &'static Server) -> Vec<Trial> {
                 "url(http",
             ] {
                 let found = html.find(forbidden).filter(|_| forbidden != " on");
-                assert_eq!(found, None, "{forbidden} stands in {html}");
+                assert_eq!(found, None, "{forbidden} is in {html}");
             }
             assert!(html.contains("name=\"viewport\"") || html.contains("name=viewport"), "a phone needs a viewport");
             assert!(html.contains("<html lang="), "the page has a language");
@@ -192,7 +192,7 @@ fn html(server: &'static Server) -> Vec<Trial> {
         let response = page(get(&format!("/?event={encoded}")));
         assert!(response.text().contains("&lt;script&gt;alert(1)&lt;/script&gt;"), "{}", response.text());
     }));
-    trials.push(trial("display: markup in the query is shown as text wherever the page shows it", move || {
+    trials.push(trial("display: markup in the query is shown as text everywhere on the page", move || {
         let encoded: String = BREAKOUT.bytes().map(|byte| format!("%{byte:02x}")).collect();
         for key in ["event", "url", "other"] {
             is_harmless(&page(get(&format!("/?{key}={encoded}"))));
@@ -240,7 +240,7 @@ fn is_harmless(response: &Response) {
     keeps_promises(response);
     let html = response.text().to_ascii_lowercase();
     for tag in ["<script", "<img src=x", "'\">", "</style></title>"] {
-        assert!(!html.contains(tag), "{tag} stands in {html}");
+        assert!(!html.contains(tag), "{tag} is in {html}");
     }
 }
 
@@ -265,7 +265,7 @@ fn json(server: &'static Server) -> Vec<Trial> {
             });
             assert_eq!(report, expected);
         }),
-        trial("display: JSON has no raw control character, and none that turns the direction of text", move || {
+        trial("display: JSON has no raw control character, and none that changes the direction of text", move || {
             for encoded in
                 ["%C2%9B31m", "%7F", "%C2%85", "%1b%5B", "%00%0A", "%E2%80%AE", "%E2%81%A6", "%D8%9C", "%E2%80%8F"]
             {
@@ -285,7 +285,7 @@ fn json(server: &'static Server) -> Vec<Trial> {
                 assert!(headers.text().contains(r"a\u009b\u202eb"), "{}", headers.text());
             }
         }),
-        trial("display: the JSON report says null for what is absent", move || {
+        trial("display: the JSON report has null for absent values", move || {
             let report = server.ask(&get("/").header("accept", "application/json")).json();
             for pointer in ["/browser", "/url", "/event", "/request/query"] {
                 assert_eq!(report.pointer(pointer), Some(&Value::Null), "{pointer}");
@@ -326,7 +326,7 @@ fn headers(server: &'static Server) -> Vec<Trial> {
         trial("display: /headers shows nothing that the visitor did not send", move || {
             assert_eq!(shown(get("/headers")), [("accept".to_owned(), "application/json".to_owned())]);
         }),
-        trial("display: /headers shows the spin-* headers that the visitor sent, and they alone", move || {
+        trial("display: /headers shows only those spin-* headers that the visitor sent", move || {
             let sent = [
                 ("spin-client-addr", "9.9.9.9:9"),
                 ("spin-client-addr", "8.8.8.8:8"),

@@ -1,4 +1,4 @@
-//! Holds a running request-info to its contract, over real HTTP and from outside: nothing of the crate is linked in.
+//! Checks the contract of a running request-info over real HTTP, from outside: nothing of the crate is linked in.
 //!
 //! - `BASE_URL=http://HOST:PORT`: asks the server that runs there with default settings, and starts nothing.
 //! - `SERVER=COMMAND`: starts COMMAND in the workspace's directory, once for each configuration, with `SPIN_HTTP_LISTEN_ADDR` and
@@ -26,7 +26,7 @@ use libtest_mimic::{Arguments, Trial};
 use crate::limit::within;
 use crate::server::Bed;
 
-/// Of each trial. The first one on a server also waits for its start.
+/// The time limit of each trial. The first trial on a server also waits for its start.
 const LIMIT: Duration = Duration::from_mins(6);
 
 fn main() -> ExitCode {

@@ -18,7 +18,7 @@ use crate::trial;
 static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("../../src/openapi.json")).expect("the document is JSON"));
 
-/// What a path can have operations for, as the document writes them.
+/// The methods that a path can describe, as the document writes them.
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
 /// Headers that a server or a proxy writes by itself, and the one that the media types describe.
@@ -31,7 +31,7 @@ pub(crate) fn trials(bed: &Bed) -> Vec<Trial> {
             let options = Options { errors: ErrorMode::All, ..Options::default() };
             assert_eq!(validate(&DOCUMENT, &options), Outcome::Valid);
         }),
-        trial("openapi: every reference leads somewhere, and every component is referred to", || {
+        trial("openapi: every reference resolves, and every component is used", || {
             let components = DOCUMENT["components"].as_object().unwrap().iter().flat_map(|(kind, components)| {
                 components.as_object().unwrap().keys().map(move |name| format!("#/components/{kind}/{name}"))
             });
@@ -51,7 +51,7 @@ pub(crate) fn trials(bed: &Bed) -> Vec<Trial> {
                 assert!(used, "example {key:?} of {response}");
             }
         }),
-        trial("openapi: every operation of the service is described, and none more", move || {
+        trial("openapi: exactly the operations of the service are described", move || {
             let described: BTreeSet<&str> = members(&DOCUMENT["paths"]).map(|(path, _)| path).collect();
             assert_eq!(described, ROUTES.iter().map(|(route, ..)| *route).collect());
             for path in described {
@@ -62,7 +62,7 @@ pub(crate) fn trials(bed: &Bed) -> Vec<Trial> {
                 assert_eq!(described.map(|operation| operation.method.to_owned()).collect::<BTreeSet<_>>(), allowed);
             }
         }),
-        trial("openapi: what is served is this document, and of this version", move || {
+        trial("openapi: the served document is this one, with this version", move || {
             assert_eq!(server.ask(&get("/openapi.json")).json(), *DOCUMENT);
             assert_eq!(DOCUMENT["info"]["version"], server.ask(&get("/version")).json()["version"]);
         }),
@@ -93,7 +93,7 @@ fn operations() -> impl Iterator<Item = Operation> {
 }
 
 impl Operation {
-    /// What the examples of the body, else of the parameters, make up: each request with its name.
+    /// The requests that the examples of the body, else of the parameters, describe, with their names.
     fn requests(&self) -> Vec<(&'static str, Request)> {
         let method = self.method.to_uppercase();
         let mut requests = vec![];
@@ -161,7 +161,7 @@ fn cases() -> Vec<Case> {
     for operation in operations() {
         for (status, response) in members(&operation.description["responses"]) {
             let code = status.parse().expect("a status is a number");
-            // Any refusal will do.
+            // Any refusal is good.
             let count = if code < 300 { usize::MAX } else { 1 };
             for (name, request) in operation.requests().into_iter().take(count) {
                 let request = provoke(code, request);
@@ -194,8 +194,8 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// The request, changed so that the answer is a refusal where the status is one. 406 is asked for in Accept, and
-/// 503 is what a server with unusable settings says to everything.
+/// The request, changed so that the answer is a refusal if the status is one. Accept causes 406, and a server with unusable
+/// settings answers everything with 503.
 fn provoke(status: u16, mut request: Request) -> Request {
     match status {
         400 => {
@@ -255,7 +255,7 @@ impl Case {
 fn is_valid(schema: &Value, value: &Value) {
     let schema =
         json!({"allOf": [closed(schema)], "components": {"schemas": closed(&DOCUMENT["components"]["schemas"])}});
-    let validator = jsonschema::validator_for(&schema).expect("it is a schema");
+    let validator = jsonschema::validator_for(&schema).expect("the schema is valid");
     let errors: Vec<_> =
         validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:#?} in {value}");
@@ -272,7 +272,7 @@ fn closed(schema: &Value) -> Value {
     schema
 }
 
-/// An example as this server would give it: what depends on where and from what it runs is replaced.
+/// An example as this server would answer it, with its own address and commit.
 fn here(server: &Server, example: &Value) -> Value {
     let address = server.ask(&get("/ip"));
     let version = server.ask(&get("/version")).json();
@@ -282,7 +282,8 @@ fn here(server: &Server, example: &Value) -> Value {
         .unwrap();
     let text = example.to_string();
     let text = text.replace("127.0.0.1", address.text().trim_end()).replace("localhost:3000", &server.host);
-    serde_json::from_str(&text.replace(commit, version["commit"].as_str().unwrap())).expect("it is JSON as before")
+    serde_json::from_str(&text.replace(commit, version["commit"].as_str().unwrap()))
+        .expect("the changed example is JSON")
 }
 
 /// The members of an object, none if it is absent.
@@ -290,7 +291,7 @@ fn members_of(object: &Value) -> impl Iterator<Item = (&str, &Value)> {
     object.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value))
 }
 
-/// Those of a part of the document, what they refer to in their place.
+/// The members of a part of the document, with references resolved.
 fn members(object: &'static Value) -> impl Iterator<Item = (&'static str, &'static Value)> {
     members_of(object).map(|(name, value)| (name, resolve(value)))
 }
@@ -301,7 +302,7 @@ fn resolve(value: &'static Value) -> &'static Value {
     resolve(DOCUMENT.pointer(pointer).unwrap_or_else(|| panic!("{reference} leads nowhere")))
 }
 
-/// All that is referred to in a part of the document.
+/// All references in a part of the document.
 fn references(part: &Value) -> BTreeSet<String> {
     match part {
         Value::Object(members) => {

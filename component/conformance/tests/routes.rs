@@ -22,7 +22,7 @@ pub(crate) const ROUTES: &[(&str, &str, &str, bool)] = &[
     ("/openapi.json", "GET, HEAD, OPTIONS", JSON, false),
 ];
 
-/// The three formats: `?format`, what asks for it in `Accept`, what it is answered as.
+/// The three formats: the value of `?format`, the media type for `Accept`, and that of the answer.
 const FORMATS: &[(&str, &str, &str)] =
     &[("html", "text/html", HTML), ("json", "application/json", JSON), ("text", "text/plain", TEXT)];
 
@@ -100,7 +100,7 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
         if negotiated {
             trials.extend(negotiated_trials(server, route));
         } else {
-            trials.push(trial(format!("routes: {route} takes no notice of Accept and format"), move || {
+            trials.push(trial(format!("routes: {route} ignores Accept and format"), move || {
                 let response = server.ask(&get(&format!("{route}?format=pdf")).header("accept", "image/png"));
                 assert_eq!((response.status, response.header("content-type")), (200, Some(media_type)));
             }));
@@ -140,7 +140,7 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
         let response = server.connect().sending(b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n").receive().unwrap();
         assert!(response.is_none_or(|response| (400..500).contains(&response.status)));
     }));
-    trials.push(trial("routes: POST / is answered as GET / is", move || {
+    trials.push(trial("routes: POST / is answered like GET /", move || {
         for &(format, _, media_type) in FORMATS {
             let response = server.ask(&post(&format!("/?format={format}"), "text/plain", "x"));
             assert_eq!((response.status, response.header("content-type")), (200, Some(media_type)));
@@ -148,11 +148,11 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
         let empty = server.ask(&post("/", "application/x-www-form-urlencoded", ""));
         assert_eq!((empty.status, empty.header("vary")), (200, Some("Accept")));
     }));
-    trials.push(trial("routes: POST / is refused as GET / is", move || {
+    trials.push(trial("routes: POST / is refused like GET /", move || {
         is_error(&server.ask(&post("/?format=pdf", "text/plain", "x")), 400);
         is_error(&server.ask(&post("/", "text/plain", "x").header("accept", "image/png")), 406);
     }));
-    trials.push(trial("routes: /healthz says ok", move || {
+    trials.push(trial("routes: /healthz answers ok", move || {
         assert_eq!(server.ask(&get("/healthz")).text().trim_end_matches('\n'), "ok");
     }));
     trials.push(trial("routes: /user-agent is the browser's own name on one line", move || {
@@ -165,7 +165,7 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
         line.parse::<std::net::IpAddr>().expect("an address");
         assert_eq!(server.ask(&get("/?format=json")).json()["ip"], line);
     }));
-    trials.push(trial("routes: /version is the version and the commit, as the report says them", move || {
+    trials.push(trial("routes: /version has the version and the commit of the report", move || {
         let version = server.ask(&get("/version")).json();
         assert_eq!(version, server.ask(&get("/?format=json")).json()["served_by"]);
         is_version(&version);
@@ -177,12 +177,12 @@ pub(crate) fn trials(server: &'static Server) -> Vec<Trial> {
     trials
 }
 
-/// What holds for a route that is answered in each of the formats.
+/// The tests of a route that is answered in each of the formats.
 fn negotiated_trials(server: &'static Server, route: &'static str) -> Vec<Trial> {
     let mut trials = vec![];
     for &(format, accept, media_type) in FORMATS {
         let target = format!("{route}?format={format}");
-        trials.push(trial(format!("routes: {target} is answered as {media_type} whatever Accept says"), {
+        trials.push(trial(format!("routes: {target} is answered as {media_type}, independent of Accept"), {
             let target = target.clone();
             move || {
                 for accept in ["*/*", "image/png", "text/html", "application/json", "text/plain", "*/*;q=0"] {
@@ -243,7 +243,7 @@ fn names_the_three(response: &Response) {
     }
 }
 
-/// HEAD is answered as GET is, without the body.
+/// HEAD is answered like GET, without the body.
 fn same_head(server: &Server, target: &str, accept: &str) {
     let of = |method| {
         let mut response = server.ask(&request(method, target).header("accept", accept));
@@ -252,7 +252,7 @@ fn same_head(server: &Server, target: &str, accept: &str) {
     };
     let (get, head) = (of("GET"), of("HEAD"));
     assert_eq!((get.0, get.1), (head.0, head.1));
-    // A body would stand before the answer to the next request.
+    // A body would arrive in front of the answer to the next request.
     let mut connection = server.connect();
     connection.exchange(&request("HEAD", target).header("accept", accept));
     assert_eq!(connection.get("/version").status, 200);

@@ -15,7 +15,7 @@ const LIFELINE: &str = r#"eval "exec $0" 2>&1 & exec >&- 2>&-; read -r _; kill $
 /// Values of the application's variables.
 pub(crate) type Variables = &'static [(&'static str, &'static str)];
 
-/// Where servers come from.
+/// The source of the servers.
 pub(crate) struct Bed {
     base_url: Option<String>,
     command: Option<String>,
@@ -60,17 +60,19 @@ impl Bed {
 
     /// A server that is started when it is first needed. It lives as long as the process, so it is leaked rather than counted.
     pub(crate) fn server(&self, listen: &'static str, variables: Variables) -> &'static Server {
-        let command = self.command.clone().expect("only called where there is a command");
+        let command = self.command.clone().expect("this is called only if there is a command");
         let start = Some(Start { command, listen, variables, log: Arc::default() });
         let server = &*Box::leak(Box::new(Server { host: "localhost:3000".into(), start, running: OnceLock::new() }));
-        self.servers.lock().expect("no panic holds it").push(server);
+        self.servers.lock().expect("the lock is not poisoned").push(server);
         server
     }
 
-    /// What the servers wrote. It helps to find the reason of a failure.
+    /// The output of the servers, which helps to find the reason of a failure.
     pub(crate) fn print_logs(&self) {
-        for start in self.servers.lock().expect("no panic holds it").iter().filter_map(|server| server.start.as_ref()) {
-            let log = start.log.lock().expect("no panic holds it");
+        for start in
+            self.servers.lock().expect("the lock is not poisoned").iter().filter_map(|server| server.start.as_ref())
+        {
+            let log = start.log.lock().expect("the lock is not poisoned");
             if !log.is_empty() {
                 eprintln!("--- {} with {:?} wrote:\n{log}", start.command, start.variables);
             }
@@ -79,7 +81,7 @@ impl Bed {
 }
 
 pub(crate) struct Server {
-    /// What the Host header says.
+    /// The value of the Host header.
     pub(crate) host: String,
     start: Option<Start>,
     running: OnceLock<Running>,
@@ -104,7 +106,9 @@ impl Server {
     }
 
     pub(crate) fn connect_from(&self, from: Option<IpAddr>) -> Connection {
-        let running = self.running.get_or_init(|| self.start.as_ref().expect("else it runs already").run());
+        let running = self
+            .running
+            .get_or_init(|| self.start.as_ref().expect("a server that is not running has a start command").run());
         Connection::open(running.address, from, &self.host)
     }
 
@@ -135,8 +139,8 @@ impl Start {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("sh runs");
-        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+            .expect("sh can be run");
+        let output = BufReader::new(child.stdout.take().expect("standard output is a pipe"));
         let log = Arc::clone(&self.log);
         let (serving, ready) = mpsc::channel();
         std::thread::spawn(move || {
@@ -145,7 +149,7 @@ impl Start {
                     // The receiver is gone after the first line.
                     let _ = serving.send(address.trim_end_matches('/').to_owned());
                 }
-                let mut log = log.lock().expect("no panic holds it");
+                let mut log = log.lock().expect("the lock is not poisoned");
                 log.push_str(&line);
                 log.push('\n');
             }

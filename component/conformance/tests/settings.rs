@@ -7,7 +7,7 @@ use crate::routes::is_error;
 use crate::server::{Bed, Variables};
 use crate::trial;
 
-/// The settings, and words that stand in the reason.
+/// The settings, and words of the reason.
 const ROWS: &[(Variables, &[&str])] = &[
     (&[("trusted_proxies", "nonsense")], &["trusted_proxies", "nonsense"]),
     (&[("trusted_proxies", "10.0.0.0/8, 10.0.0.0/33")], &["trusted_proxies", "10.0.0.0/33"]),
