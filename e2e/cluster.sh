@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real Kubernetes on one Linux machine: etcd, API server, controllers, scheduler, and two nodes, each a network
-# namespace with its own containerd, kubelet and kube-proxy; a registry, a Docker engine, and an HAProxy where AWS has
-# its Network Load Balancer. It needs root, Go and Debian's packages, and no network once the binaries are built.
+# namespace with its own containerd, kubelet and kube-proxy; a registry, a Docker engine, and an HAProxy instead of
+# AWS's Network Load Balancer. It needs root, Go and Debian's packages, and no network once the binaries are built.
 #
 #   cluster.sh packages [CALLED=PACKAGE]  installs missing packages (Debian, Ubuntu), and those given, for example mvn=maven
 #   cluster.sh binaries                   builds Kubernetes, once, in about 6 minutes
@@ -76,7 +76,7 @@ binaries() (
   trap 'exit 1' INT TERM
   cd "$build"
   go_mod=$(go mod download -json "k8s.io/kubernetes@v$KUBERNETES" | sed -n 's/.*"GoMod": "\(.*\)".*/\1/p')
-  etcd=$(sed -n 's/^\tgo.etcd.io\/etcd\/client\/v3 //p' "$go_mod") # the version of the client that Kubernetes requires, so that one go.mod serves both
+  etcd=$(sed -n 's/^\tgo.etcd.io\/etcd\/client\/v3 //p' "$go_mod") # the version of the client that Kubernetes requires, so that one go.mod is enough
   {
     printf 'module kubernetes\n\n'
     sed -n '/^go /p' "$go_mod"
@@ -274,9 +274,9 @@ cluster() { # inside the namespaces, as their first process: when it ends, the k
   for name in node-a node-b; do
     await "kubelet-$name" kubectl wait --for=condition=Ready node/$name --timeout=1s
   done
-  await manager kubectl get serviceaccount default # without it no pod is admitted
+  await manager kubectl get serviceaccount default # no pod is admitted without it
   "$@"
-  exit # bash would read on in this file, which may have been edited
+  exit # otherwise bash would continue to read this file, which may have been edited
 }
 
 run() {
@@ -312,12 +312,12 @@ sweep() { # a process that has just been killed may hold its cgroup and write fo
   cat >/dev/null
   for tree in "/sys/fs/cgroup/$CGROUP" /sys/fs/cgroup/*/"$CGROUP"; do
     until [ ! -d "$tree" ] || find "$tree" -depth -type d -exec rmdir {} + 2>/dev/null; do
-      [ $SECONDS -lt $deadline ] || die "the cgroup $tree is still in use and stays"
+      [ $SECONDS -lt $deadline ] || die "the cgroup $tree is still in use and was not removed"
       sleep .1
     done
   done
   until rm -rf "$RUN" 2>/dev/null; do
-    [ $SECONDS -lt $deadline ] || die "$RUN is still in use and stays"
+    [ $SECONDS -lt $deadline ] || die "$RUN is still in use and was not removed"
     sleep .1
   done
 }

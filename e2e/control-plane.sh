@@ -25,7 +25,7 @@ restart() { # restart NAME: with the command it was started with
   eval "words=($(cat "$RUN/$1.command"))"
   setsid "${words[@]}" >>"$RUN/$1.log" 2>&1 </dev/null &
   echo $! >"$RUN/$1.pid"
-  disown # or bash reports each component that is killed
+  disown # otherwise bash reports each component that is killed
 }
 
 signal() { kill "-$1" "$(cat "$RUN/$2.pid")" 2>/dev/null; } # signal SIGNAL NAME
@@ -137,7 +137,7 @@ serve() { # serve DIRECTORY
  {"name": "cluster", "connection": {"proxyProtocol": "HTTPConnect", "transport": {"uds": {"udsName": "$RUN/egress"}}}}]}
 X
   control_plane --endpoint-reconciler-type=none --egress-selector-config-file="$RUN/egress.json"
-  # Those that rollouts need. The one that declares silent nodes lost must not run, because no kubelet reports here.
+  # The controllers that rollouts need. The one that declares silent nodes lost must not run, because no kubelet reports here.
   list=deployment-controller,replicaset-controller,serviceaccount-controller
   controllers --controllers=$list,resourcequota-controller,garbage-collector-controller,disruption-controller
   echo 'done'
@@ -153,5 +153,5 @@ X
 if [ "$0" = "${BASH_SOURCE[0]}" ]; then
   [ $# = 1 ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2; }
   serve "$1"
-  exit # or bash reads on in this file, which may have been edited
+  exit # otherwise bash would continue to read this file, which may have been edited
 fi

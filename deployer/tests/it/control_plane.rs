@@ -27,9 +27,9 @@ const ADMIN: &str = "admin.kubeconfig";
 
 pub(crate) struct ControlPlane {
     directory: PathBuf,
-    /// Where the programs are, kubectl among them.
+    /// The directory of the programs, which has kubectl, too.
     pub(crate) binaries: PathBuf,
-    /// The API server's.
+    /// The port of the API server.
     pub(crate) port: u16,
     launcher: Mutex<Launcher>,
     pub(crate) network: Network,
@@ -38,28 +38,28 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Where the process of this id keeps its control plane of this number.
+    /// The directory of a process's control plane, by process ID and number.
     pub(crate) fn directory_of(process: u32, number: u32) -> PathBuf {
         std::env::temp_dir().join(format!("control-plane-{process}-{number}"))
     }
 
-    /// Returns when rollouts can begin. To be called within a tokio runtime.
+    /// Returns when rollouts can begin. Call it within a tokio runtime.
     pub(crate) async fn start() -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let directory = Self::directory_of(std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let launcher = Launcher::start(&directory)?;
         let tls = Tls::of(&directory.join("certs"));
         let network = Network::start(&tls, &directory.join("egress"));
-        let kubeconfig = Kubeconfig::read_from(directory.join(ADMIN)).expect("the launcher writes it");
+        let kubeconfig = Kubeconfig::read_from(directory.join(ADMIN)).expect("the launcher has written the kubeconfig");
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-        let config = config.expect("it is whole");
-        let port = config.cluster_url.port_u16().expect("it has a port");
-        let client = Client::try_from(config).expect("a client needs no server");
+        let config = config.expect("the kubeconfig is complete");
+        let port = config.cluster_url.port_u16().expect("the server's address has a port");
+        let client = Client::try_from(config).expect("a client can be made without a server");
         Ok(Self { binaries: directory.join("bin"), directory, port, launcher: launcher.into(), network, tls, client })
     }
 
     fn ask(&self, command: &str) {
-        let answer = self.launcher.lock().expect("no panic holds it").ask(command);
+        let answer = self.launcher.lock().expect("the lock is not poisoned").ask(command);
         answer.unwrap_or_else(|error| panic!("{error}"));
     }
 
@@ -83,11 +83,11 @@ impl ControlPlane {
 
     /// Compacts etcd up to a new revision. The API server does so every five minutes.
     async fn forget_the_past(&self) {
-        let url = fs::read_to_string(self.directory.join("etcd.url")).expect("the launcher writes it");
-        let etcd = Client::try_from(Config::new(url.trim().parse().expect("it is a URL")));
-        let etcd = etcd.expect("a client needs no server");
+        let url = fs::read_to_string(self.directory.join("etcd.url")).expect("the launcher has written etcd.url");
+        let etcd = Client::try_from(Config::new(url.trim().parse().expect("etcd.url has a URL")));
+        let etcd = etcd.expect("a client can be made without a server");
         let ask = async |path: &str, body: Value| {
-            let request = http::Request::post(path).body(body.to_string().into_bytes()).expect("it is a request");
+            let request = http::Request::post(path).body(body.to_string().into_bytes()).expect("the request is valid");
             etcd.request::<Value>(request).await.expect("etcd answers")
         };
         let written = ask("/v3/kv/put", serde_json::json!({"key": "YQ==", "value": "YQ=="})).await;
@@ -98,18 +98,18 @@ impl ControlPlane {
     /// A directory that is removed with the control plane.
     pub(crate) fn directory(&self, name: &str) -> PathBuf {
         let directory = self.directory.join(name);
-        fs::create_dir_all(&directory).expect("the control plane's directory can be written to");
+        fs::create_dir_all(&directory).expect("a directory can be made in the control plane's");
         directory
     }
 
-    /// The program, as somebody who may do everything.
+    /// A program with the administrator's kubeconfig.
     pub(crate) fn kubectl(&self) -> tokio::process::Command {
         let mut command = self.running_kubectl(self.binaries.join("kubectl"));
         command.env("KUBECONFIG", self.directory.join(ADMIN));
         command
     }
 
-    /// A program that may run kubectl, which then leaves nothing behind.
+    /// A program that may run kubectl, whose cache is removed with the control plane.
     pub(crate) fn running_kubectl(&self, program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(program);
         command.env("KUBECACHEDIR", self.directory.join("kubectl"));
@@ -118,19 +118,19 @@ impl ControlPlane {
 
     /// A kubeconfig with this port of 127.0.0.1, token and namespace.
     pub(crate) fn kubeconfig(&self, port: u16, token: &str, namespace: &str) -> Value {
-        let text = fs::read_to_string(self.directory.join(ADMIN)).expect("the launcher writes it");
-        let mut kubeconfig: Value = serde_json::from_str(&text).expect("it is JSON");
+        let text = fs::read_to_string(self.directory.join(ADMIN)).expect("the launcher has written the kubeconfig");
+        let mut kubeconfig: Value = serde_json::from_str(&text).expect("the kubeconfig is JSON");
         kubeconfig["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
         kubeconfig["users"][0]["user"]["token"] = token.into();
         kubeconfig["contexts"][0]["context"]["namespace"] = namespace.into();
         kubeconfig
     }
 
-    /// What `user` has asked of the API server so far, in order.
+    /// The requests of `user` to the API server so far, in order.
     pub(crate) fn requests_of(&self, user: &str) -> Vec<Request> {
-        let log = fs::read_to_string(self.directory.join("audit.log")).expect("the API server writes it");
+        let log = fs::read_to_string(self.directory.join("audit.log")).expect("the audit log can be read");
         let (mut seen, mut requests) = (HashSet::new(), Vec::new());
-        // The last line may not be whole yet; a watch has two entries under one id.
+        // The last line may be incomplete, and a watch has two entries with the same ID.
         for event in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             if event["user"]["username"] == user && seen.insert(text(&event["auditID"])) {
                 requests.push(Request {
@@ -146,13 +146,13 @@ impl ControlPlane {
 
     /// Ends all programs and removes the directory.
     pub(crate) fn stop(&self) {
-        let ended = self.launcher.lock().expect("no panic holds it").end();
+        let ended = self.launcher.lock().expect("the lock is not poisoned").end();
         ended.unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
-/// The script. It ends the control plane when its standard input is closed, and the operating system closes that
-/// however this process ends.
+/// The script. It ends the control plane when its standard input is closed. The operating system closes that in any case when
+/// this process ends.
 struct Launcher {
     process: Child,
     input: Option<ChildStdin>,
@@ -168,7 +168,7 @@ impl Launcher {
             .process_group(0) // Ctrl-C must not end the launcher: it cleans up.
             .spawn()
             .map_err(|error| format!("{LAUNCHER}: {error}"))?;
-        let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let lines = BufReader::new(process.stdout.take().expect("standard output is a pipe")).lines();
         let (sender, output) = mpsc::channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let launcher = Self { input: process.stdin.take(), process, output };
@@ -206,10 +206,10 @@ impl Launcher {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) verb: String,
-    /// With its subresource, if any, after a slash.
+    /// The resource, followed by a slash and its subresource, if it has one.
     pub(crate) resource: String,
     pub(crate) uri: String,
-    /// Whether somebody else had written the object in between.
+    /// Whether the request failed because somebody else had written the object.
     pub(crate) is_conflict: bool,
 }
 

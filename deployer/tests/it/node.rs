@@ -1,4 +1,4 @@
-//! Nodes without a machine: the test is their kubelet, and writes the words that real kubelets wrote.
+//! Nodes without a machine: the test plays their kubelet, and writes what real kubelets wrote.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::network::{Container, KUBELET_PORT, Network};
 
-/// Where a pod says which commit it is of.
+/// The annotation of a pod that names its commit.
 pub(crate) const COMMIT: &str = "request-info.dev/commit";
 
 /// Adds a ready node with room for thousands of pods.
@@ -25,9 +25,9 @@ pub(crate) async fn add(client: &Client, name: &str, labels: Value) {
     let nodes = Api::<Node>::all(client.clone());
     let node = json!({"metadata": {"name": name, "labels": labels}});
     nodes
-        .create(&PostParams::default(), &serde_json::from_value(node).expect("it is a node"))
+        .create(&PostParams::default(), &serde_json::from_value(node).expect("this JSON is a Node"))
         .await
-        .expect("it can be");
+        .expect("the node can be created");
     let room = json!({"cpu": "1000", "memory": "1000Gi", "pods": "5000"});
     let status = json!({"status": {
         "capacity": room, "allocatable": room,
@@ -36,13 +36,16 @@ pub(crate) async fn add(client: &Client, name: &str, labels: Value) {
         "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
             "lastHeartbeatTime": now(), "lastTransitionTime": now()}],
     }});
-    nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.expect("it can be");
-    // Admission adds the taint of a node that is not ready yet, and the controller that would remove it is not there.
+    nodes
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
+        .await
+        .expect("the node's status can be written");
+    // Admission adds the taint of a node that is not ready yet, and the controller that would remove it does not run here.
     let untainted = Patch::Merge(json!({"spec": {"taints": null}}));
-    nodes.patch(name, &PatchParams::default(), &untainted).await.expect("it can be");
+    nodes.patch(name, &PatchParams::default(), &untainted).await.expect("the node's taints can be removed");
 }
 
-/// What a kubelet said of a pod in one situation, with the events of that.
+/// What a kubelet wrote about a pod in one situation, with its events.
 #[derive(Clone, Debug)]
 pub(crate) struct Observation {
     status: Value,
@@ -81,23 +84,24 @@ impl Observation {
         Self { status: whole["pods"][0].take(), warnings: whole["warnings"].take() }
     }
 
-    /// The same with other words in the place of `from`.
+    /// The same, with `from` replaced.
     pub(crate) fn replace(&self, from: &str, to: &str) -> Self {
         let (status, warnings) = (self.status.to_string(), self.warnings.to_string());
-        assert!(status.contains(from) || warnings.contains(from), "{status} {warnings} does not say {from:?}");
-        let replaced = |text: &str| serde_json::from_str(&text.replace(from, to)).expect("only words were replaced");
+        assert!(status.contains(from) || warnings.contains(from), "{status} {warnings} does not contain {from:?}");
+        let replaced =
+            |text: &str| serde_json::from_str(&text.replace(from, to)).expect("the changed observation is JSON");
         Self { status: replaced(&status), warnings: replaced(&warnings) }
     }
 
-    /// The same with this condition in the place of its like, if any.
+    /// The same with this condition, which replaces one of its type.
     pub(crate) fn with_condition(mut self, condition: Value) -> Self {
-        let conditions = self.status["conditions"].as_array_mut().expect("there are some");
+        let conditions = self.status["conditions"].as_array_mut().expect("the status has conditions");
         conditions.retain(|found| found["type"] != condition["type"]);
         conditions.push(condition);
         self
     }
 
-    /// The same with a container that waits for another reason.
+    /// The same with another reason for which the container waits.
     pub(crate) fn with_waiting(mut self, reason: &str, message: &str) -> Self {
         self.status["containerStatuses"][0]["state"] = json!({"waiting": {"reason": reason, "message": message}});
         self
@@ -106,17 +110,17 @@ impl Observation {
     /// The same with one more event.
     pub(crate) fn with_event(mut self, kind: &str, reason: &str, message: &str) -> Self {
         let event = json!({"type": kind, "reason": reason, "message": message, "count": 3});
-        self.warnings.as_array_mut().expect("it is a list").push(event);
+        self.warnings.as_array_mut().expect("the warnings are a list").push(event);
         self
     }
 
-    /// A pod that its kubelet does not take: `pkg/kubelet/kubelet.go` of Kubernetes 1.34, `rejectPod`.
+    /// A pod that the kubelet rejects: `pkg/kubelet/kubelet.go` of Kubernetes 1.34, `rejectPod`.
     pub(crate) fn rejected(reason: &str, message: &str) -> Self {
         let status = json!({"phase": "Failed", "reason": reason, "message": format!("Pod was rejected: {message}")});
         Self { status, warnings: json!([]) }.with_event("Warning", reason, message)
     }
 
-    /// As it would be said of `pod`, now.
+    /// The observation as it would be of `pod`, now.
     fn of(&self, pod: &Pod, address: Ipv4Addr, life: &Life) -> Self {
         let container = &pod.spec.as_ref().expect("pods have a specification").containers[0];
         let observed = self.status["containerStatuses"][0]["image"].as_str().unwrap_or_default();
@@ -141,7 +145,7 @@ impl Observation {
     }
 }
 
-/// Another image everywhere, and every moment that is not the epoch becomes the present.
+/// Replaces the image everywhere, and every time except the epoch by the present.
 fn rewrite(value: &mut Value, image: &str, by: &str) {
     match value {
         Value::Object(fields) => {
@@ -176,7 +180,7 @@ fn now() -> String {
 /// Makes the same observation each time.
 pub(crate) type Observed = fn() -> Observation;
 
-/// What becomes of the pods of one commit.
+/// The life of the pods of one commit.
 #[derive(Clone, Debug)]
 pub(crate) struct Life {
     steps: Vec<(Duration, Observation)>,
@@ -187,7 +191,7 @@ pub(crate) struct Life {
     repository: Option<String>,
 }
 
-/// Which commit a container says it is of.
+/// The commit that a container names.
 #[derive(Clone, Debug)]
 enum Version {
     Own,
@@ -196,7 +200,7 @@ enum Version {
 }
 
 impl Life {
-    /// Each pod is said to be so as soon as it has a node.
+    /// Each pod gets this status as soon as it has a node.
     pub(crate) fn of(observation: &Observation) -> Self {
         Self {
             steps: vec![(Duration::ZERO, observation.clone())],
@@ -208,18 +212,18 @@ impl Life {
         }
     }
 
-    /// And so many seconds later, something else.
+    /// After this many seconds, something else.
     pub(crate) fn then(mut self, seconds: u64, observation: &Observation) -> Self {
         self.steps.push((Duration::from_secs(seconds), observation.clone()));
         self
     }
 
-    /// How many seconds after their deletion the pods are gone: at once if it is not said.
+    /// How many seconds after their deletion the pods are gone; by default at once.
     pub(crate) fn ends_after(self, seconds: u64) -> Self {
         Self { end: Some(Duration::from_secs(seconds)), ..self }
     }
 
-    /// Deleted pods stay, as those of a lost node.
+    /// Deleted pods remain, like those of a lost node.
     pub(crate) fn never_ends(self) -> Self {
         Self { end: None, ..self }
     }
@@ -229,22 +233,22 @@ impl Life {
         Self { repository: Some(repository.to_owned()), ..self }
     }
 
-    /// What is in the image has another commit than its tag says.
+    /// The image contains another commit than its tag says.
     pub(crate) fn serves(self, commit: &str) -> Self {
         Self { version: Version::Of(commit.to_owned()), ..self }
     }
 
-    /// What is in the image knows no /version.
+    /// The image does not have the route /version.
     pub(crate) fn knows_no_version(self) -> Self {
         Self { version: Version::Unknown, ..self }
     }
 
-    /// What /healthz answers.
+    /// The answer of /healthz.
     pub(crate) fn health(self, status: u16, text: &str) -> Self {
         Self { health: (status, text.to_owned()), ..self }
     }
 
-    /// What the containers have written.
+    /// The containers' log.
     pub(crate) fn log(self, text: &str) -> Self {
         Self { log: text.to_owned(), ..self }
     }
@@ -268,7 +272,7 @@ struct Hand {
 impl Drop for Kubelet {
     fn drop(&mut self) {
         self.task.abort();
-        for (_, task) in self.hand.playing.lock().expect("no panic holds it").drain() {
+        for (_, task) in self.hand.playing.lock().expect("the lock is not poisoned").drain() {
             task.abort();
         }
     }
@@ -287,15 +291,15 @@ impl Kubelet {
         Self { hand, task }
     }
 
-    /// For the pods to come.
+    /// For pods that do not exist yet.
     pub(crate) fn let_later_pods_of(&self, commit: &str, life: Life) {
-        self.hand.lives.lock().expect("no panic holds it").insert(commit.to_owned(), life);
+        self.hand.lives.lock().expect("the lock is not poisoned").insert(commit.to_owned(), life);
     }
 
-    /// For the pods to come, and from now on for those that there are.
+    /// For all pods: new ones, and from now on existing ones.
     pub(crate) async fn let_pods_of(&self, commit: &str, life: Life) {
         self.let_later_pods_of(commit, life);
-        let pods = self.hand.pods().list(&ListParams::default()).await.expect("they can be listed");
+        let pods = self.hand.pods().list(&ListParams::default()).await.expect("the pods can be listed");
         for pod in pods.items.into_iter().filter(|pod| commit_of(pod) == commit && has_node(pod) && !is_over(pod)) {
             self.hand.play(pod);
         }
@@ -312,7 +316,7 @@ impl Hand {
         loop {
             let mut events = pin!(watcher(self.pods(), watcher::Config::default()).applied_objects());
             while let Ok(Some(pod)) = events.try_next().await {
-                let uid = pod.uid().expect("it was created");
+                let uid = pod.uid().expect("a pod of the API server has a uid");
                 if pod.metadata.deletion_timestamp.is_some() {
                     if ending.insert(uid) {
                         tokio::spawn(self.clone().end(pod));
@@ -321,26 +325,26 @@ impl Hand {
                     self.play(pod);
                 }
             }
-            // The server is away, in the tests where it is.
+            // Some tests stop the API server.
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
     fn life(&self, pod: &Pod) -> Life {
-        let lives = self.lives.lock().expect("no panic holds it");
+        let lives = self.lives.lock().expect("the lock is not poisoned");
         lives.get(commit_of(pod)).cloned().unwrap_or_else(|| Life::of(&HEALTHY))
     }
 
     fn play(&self, pod: Pod) {
         let (hand, life) = (self.clone(), self.life(&pod));
-        let uid = pod.uid().expect("it was created");
+        let uid = pod.uid().expect("a pod of the API server has a uid");
         let task = tokio::spawn(async move {
             for (delay, observation) in &life.steps {
                 tokio::time::sleep(*delay).await;
                 hand.say(&pod, &life, observation).await;
             }
         });
-        if let Some(earlier) = self.playing.lock().expect("no panic holds it").insert(uid, task) {
+        if let Some(earlier) = self.playing.lock().expect("the lock is not poisoned").insert(uid, task) {
             earlier.abort();
         }
     }
@@ -358,7 +362,7 @@ impl Hand {
         };
         let address = self.network.attach(&self.namespace, &name, container);
         let Observation { status, warnings } = observation.of(pod, address, life);
-        let uid = pod.uid().expect("it was created");
+        let uid = pod.uid().expect("a pod of the API server has a uid");
         let events = Api::<Event>::namespaced(self.client.clone(), &self.namespace);
         for warning in warnings.as_array().into_iter().flatten() {
             let event = json!({
@@ -368,14 +372,16 @@ impl Hand {
                 "reason": warning["reason"], "message": warning["message"], "count": warning["count"],
                 "firstTimestamp": now(), "lastTimestamp": now(), "source": {"component": "kubelet"},
             });
-            let event = serde_json::from_value(event).expect("it is an event");
+            let event = serde_json::from_value(event).expect("this JSON is an Event");
             events.create(&PostParams::default(), &event).await.ok();
         }
         let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "status": status}));
         while let Err(error) = self.pods().patch_status(&name, &PatchParams::default(), &patch).await {
             match error {
                 kube::Error::Api(status) if matches!(status.code, 404 | 409) => return, // the pod is gone
-                kube::Error::Api(status) if status.code < 500 => panic!("the status is not taken: {status:?}"),
+                kube::Error::Api(status) if status.code < 500 => {
+                    panic!("the API server refused the status: {status:?}")
+                }
                 _ => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
@@ -391,7 +397,7 @@ impl Hand {
         };
         while let Err(error) = self.pods().delete(&pod.name_any(), &parameters).await {
             match error {
-                kube::Error::Api(status) if status.code < 500 => return, // it is gone already
+                kube::Error::Api(status) if status.code < 500 => return, // it is already gone
                 _ => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
@@ -402,7 +408,7 @@ pub(crate) fn commit_of(pod: &Pod) -> &str {
     pod.annotations().get(COMMIT).map_or("", String::as_str)
 }
 
-/// An evicted pod, for example: its kubelet has no more to say of it.
+/// Whether the kubelet writes nothing more about the pod, for example after an eviction.
 fn is_over(pod: &Pod) -> bool {
     pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Failed"))
 }
