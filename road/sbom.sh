@@ -12,6 +12,8 @@ member=$1 target=$2
 copy=$(mktemp --directory)
 trap 'rm -r "$copy"' EXIT
 cp -R Cargo.lock "$member" "$copy"
+# What only tests need is no part of the program, and may be another member.
+awk '/^\[/ { tests = /^\[dev-dependencies/ } !tests' "$member/Cargo.toml" >"$copy/$member/Cargo.toml"
 sed -E "s/^members = .*/members = [\"$member\"]/; /^default-members/d" Cargo.toml >"$copy/Cargo.toml"
 SOURCE_DATE_EPOCH=0 cargo cyclonedx --quiet --manifest-path "$copy/$member/Cargo.toml" --target "$target" --no-build-deps \
   --format json --spec-version 1.5 --override-filename program.cdx
