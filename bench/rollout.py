@@ -37,7 +37,7 @@ OTHERS = 1000
 LIMIT_SECONDS = 360
 """The time limit of a run."""
 
-SLOW = [Step(0, "notready"), Step(12 * READY_SECONDS, "healthy")]
+SLOW: list[Step] = [(0, "notready"), (12 * READY_SECONDS, "healthy")]
 NAMESPACE = "rollouts"
 """The namespaces of the rollouts that succeed. Each failing rollout has its own."""
 FAILURES = {"ImagePullBackOff": "notfound", "CrashLoopBackOff": "crash"}
@@ -128,7 +128,7 @@ def bed_of(arguments: argparse.Namespace, namespaces: list[str]) -> Iterator[Bed
     with tempfile.TemporaryDirectory(prefix="rollout-") as directory:
         bed = Bed(Path(directory), arguments.deployer.resolve(), namespaces, 6 + arguments.rollouts + len(FAILURES))
         # The last commits fail. Before them, the last but one of those that succeed is slow.
-        steps = [SLOW, None, *([Step(0, situation)] for situation in FAILURES.values())]
+        steps = [SLOW, None, *([(0, situation)] for situation in FAILURES.values())]
         try:
             bed.start({(OF_COMMIT, bed.commits[n - len(steps)]): each for n, each in enumerate(steps) if each})
             yield bed

@@ -41,7 +41,7 @@ class Bed:
 
     pods, edits, patience_seconds, nice = PODS, EDITS, START_SECONDS, 0
     nodes = ["node-a"]
-    usual = [Step(0, "notready"), Step(READY_SECONDS, "healthy")]
+    usual: list[Step] = [(0, "notready"), (READY_SECONDS, "healthy")]
     """What happens to a pod."""
     end_seconds = 1.0
     """How long a pod takes to end after its deletion."""
@@ -84,7 +84,7 @@ class Bed:
         lives += [([(field, "In", value)], steps) for (field, value), steps in unusual.items()]
         stages = [stage("gone", "Pod", [(DELETED, "Exists")], self.end_seconds, None)]
         for number, (where, steps) in enumerate(lives):
-            stages += life(f"life-{number}", where, [(step.seconds, self.status(step.situation)) for step in steps])
+            stages += life(f"life-{number}", where, [(seconds, self.status(situation)) for seconds, situation in steps])
         return stages
 
     def status(self, situation: str) -> str:

@@ -12,7 +12,6 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
@@ -222,14 +221,8 @@ def send_on(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-@dataclass(frozen=True)
-class Step:
-    """This many seconds after the previous step, a kubelet writes what a real one wrote in this situation."""
-
-    seconds: float
-    situation: str
-
-
+Step = tuple[float, str]
+"""So many seconds after the previous step, a pod's kubelet writes what a real one wrote in this situation."""
 Condition = tuple[str, str, *tuple[str, ...]]
 """A field, an operator, and values: `In` and `NotIn` have some, `Exists` and `DoesNotExist` none."""
 DELETED = ".metadata.deletionTimestamp"

@@ -29,7 +29,7 @@ from typing import Any
 import performance
 from performance import REPOSITORY
 from rollout_bed import Bed, account
-from rollout_cluster import COMMIT, KWOK, CountingProxy, Step
+from rollout_cluster import COMMIT, KWOK, CountingProxy
 from rollout_run import Rollout, Run, is_complete
 from scale_scenarios import BROKEN, PULL_SECONDS, SCENARIOS
 
@@ -67,7 +67,7 @@ podIPs: [{ip: ADDRESS}]
 class Crowd(Bed):
     """A cluster with one Deployment of so many pods, which are ready at once and gone at once."""
 
-    nice, usual, end_seconds = 5, [Step(0, "healthy")], 0
+    nice, usual, end_seconds = 5, [(0, "healthy")], 0
 
     def __init__(self, directory: Path, deployer: Path, pods: int) -> None:
         self.pods, self.patience_seconds = pods, 90 + pods // 5
@@ -133,7 +133,7 @@ def crowd_of(deployer: Path, pods: int) -> Iterator[Crowd]:
         crowd = Crowd(Path(directory), deployer.resolve(), pods)
         try:
             started = time.monotonic()
-            crowd.start({(".spec.nodeName", BROKEN): [Step(PULL_SECONDS, "notfound")]})
+            crowd.start({(".spec.nodeName", BROKEN): [(PULL_SECONDS, "notfound")]})
             print(f"{pods:,} pods run after {time.monotonic() - started:.0f} s", flush=True)
             yield crowd
         finally:
