@@ -142,7 +142,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         let (Some(visitors), Some(limit)) = (visitors, drain) else { return Ok(()) };
         tokio::select! {
             () = visitors.drain(limit) => {}
-            () = first(&mut terminate, &mut interrupt) => log!("stopped at once: told to end a second time"),
+            () = first(&mut terminate, &mut interrupt) => log!("stopped at once after a second signal"),
         }
         Ok(())
     });

@@ -72,7 +72,7 @@ impl Visitors {
             ticks.tick().await;
             match self.connections.sweep() {
                 0 => {}
-                closed => log!("closed {closed} connections that were too many, too slow or held too much"),
+                closed => log!("closed {closed} connections that were too many, too slow or took too much memory"),
             }
         }
     }
@@ -173,7 +173,7 @@ impl Visitors {
     /// request would be lost.
     pub(crate) async fn drain(&self, limit: Duration) {
         let begin = Instant::now();
-        log!("stopping: told to end; {} connections are open", self.connections.count().0);
+        log!("stopping after a signal; {} connections are open", self.connections.count().0);
         self.is_draining.store(true, Ordering::Release);
         self.connections.send_away();
         let mut ticks = tokio::time::interval(Duration::from_millis(50));
@@ -187,7 +187,7 @@ impl Visitors {
             }
         };
         log!(
-            "stopped after {:.1} s: {busy} connections cut in a request, {} closed that waited for one",
+            "stopped after {:.1} s: {busy} connections cut during a request, {} idle ones closed",
             begin.elapsed().as_secs_f64(),
             open - busy
         );

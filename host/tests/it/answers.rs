@@ -1,4 +1,4 @@
-//! What the client is answered, and when its connection is kept.
+//! The answers that a client gets, and when its connection is kept.
 
 use conformance::get;
 
@@ -11,7 +11,7 @@ fn health_is_answered_by_the_host_itself() {
 }
 
 #[test]
-fn a_path_without_a_route_is_answered_with_404_and_nothing_else() {
+fn a_path_without_a_route_is_answered_with_an_empty_404() {
     let route = "[[trigger.http]]\nroute = \"/only\"\ncomponent = \"guest\"\n";
     let host = Application::new(&format!("{APPLICATION}{route}{}", guest())).serve();
     assert_eq!(host.get("/only").status, 200);
@@ -22,7 +22,7 @@ fn a_path_without_a_route_is_answered_with_404_and_nothing_else() {
 }
 
 #[test]
-fn a_guest_that_does_not_answer_is_answered_for_with_500_and_nothing_else() {
+fn if_the_guest_does_not_answer_the_host_answers_with_an_empty_500() {
     let host = Host::start();
     for (path, reason) in [("/trap", "unreachable"), ("/no-answer", "it ended without an answer")] {
         let answer = host.get(path);
@@ -33,7 +33,7 @@ fn a_guest_that_does_not_answer_is_answered_for_with_500_and_nothing_else() {
 }
 
 #[test]
-fn an_answer_that_was_given_is_sent_whole_though_the_guest_traps_after_it() {
+fn an_answer_is_sent_whole_even_if_the_guest_traps_after_it() {
     let host = Host::start();
     let mut connection = host.connect();
     for _ in 0..2 {
@@ -44,7 +44,7 @@ fn an_answer_that_was_given_is_sent_whole_though_the_guest_traps_after_it() {
 }
 
 #[test]
-fn a_header_that_is_not_utf_8_is_answered_with_500_and_nothing_else() {
+fn a_header_that_is_not_utf_8_is_answered_with_an_empty_500() {
     let host = Host::start();
     let answer = host.connect().exchange(&get("/").header("x-own", b"a\xffb"));
     assert_eq!((answer.status, answer.text()), (500, ""));
@@ -52,7 +52,7 @@ fn a_header_that_is_not_utf_8_is_answered_with_500_and_nothing_else() {
 }
 
 #[test]
-fn a_connection_whose_request_has_no_certain_host_is_closed_without_an_answer() {
+fn a_request_without_a_definite_host_closes_the_connection_without_an_answer() {
     let host = Host::start();
     for request in [
         "GET / HTTP/1.1\r\n\r\n",
@@ -76,7 +76,7 @@ fn more_than_a_hundred_headers_are_refused_with_431() {
 }
 
 #[test]
-fn a_connection_is_kept_whatever_was_answered() {
+fn a_connection_is_kept_after_every_answer() {
     let host = Host::start();
     let mut connection = host.connect();
     for (path, status) in [("/count", 200), ("/trap", 500), ("/no-answer", 500), ("/.well-known/spin/nothing", 404)] {

@@ -1,4 +1,4 @@
-//! `--drain`: how a server ends that visitors reach.
+//! `--drain`: how a public server ends.
 
 use std::time::{Duration, Instant};
 
@@ -14,14 +14,14 @@ fn closes(answer: &Response) -> bool {
     answer.header("connection") == Some("close")
 }
 
-/// Tells it to end, and waits until it knows.
+/// Sends SIGTERM, and waits until the drain has begun.
 fn begin(host: &Host, signal: &str) {
     host.signal(signal);
-    host.wait_for_log("stopping: ");
+    host.wait_for_log("stopping after a signal");
 }
 
 #[test]
-fn a_kept_connection_is_answered_once_more_and_closed_with_that_answer() {
+fn a_kept_connection_gets_one_more_answer_and_is_closed_with_it() {
     for signal in ["TERM", "INT"] {
         let mut host = host("30s");
         let mut kept = host.connect();
@@ -33,12 +33,12 @@ fn a_kept_connection_is_answered_once_more_and_closed_with_that_answer() {
         assert!(kept.receive().unwrap().is_none(), "{signal}: it is closed");
         assert_eq!(host.exit().code(), Some(0), "{signal}");
         assert!(start.elapsed() < Duration::from_secs(10), "{signal}: the end was not seen to be quiet");
-        host.wait_for_log("0 connections cut in a request, 0 closed that waited for one");
+        host.wait_for_log("0 connections cut during a request, 0 idle ones closed");
     }
 }
 
 #[test]
-fn whoever_comes_is_still_answered_and_probes_are_told() {
+fn new_requests_are_still_answered_and_probes_get_503() {
     let host = host("30s");
     let _keeps_it_open = host.connect();
     begin(&host, "TERM");
@@ -51,7 +51,7 @@ fn whoever_comes_is_still_answered_and_probes_are_told() {
 }
 
 #[test]
-fn a_request_that_runs_is_answered_whole() {
+fn a_request_under_way_is_answered_whole() {
     let mut host = host("30s");
     let begun = "POST /repeat HTTP/1.1\r\nHost: example.com\r\nContent-Length: 6\r\n\r\nabc";
     let mut slow = host.connect().sending(begun);
@@ -61,13 +61,13 @@ fn a_request_that_runs_is_answered_whole() {
     slow.send("def").unwrap();
     assert_eq!(slow.receive_chunk().unwrap().unwrap(), b"def");
     assert!(slow.receive_chunk().unwrap().is_none());
-    // Its head was sent before the end was known; the next answer says it.
+    // The head was sent before the drain began, so only the next answer announces the end.
     assert!(closes(&slow.get("/count")));
     assert_eq!(host.exit().code(), Some(0));
 }
 
 #[test]
-fn no_request_on_a_kept_connection_is_lost_however_it_meets_the_signal() {
+fn no_request_on_a_kept_connection_is_lost_at_any_moment_of_the_signal() {
     for _ in 0..10 {
         let mut host = host("30s");
         let clients: Vec<_> = (0..16)
@@ -90,7 +90,7 @@ fn no_request_on_a_kept_connection_is_lost_however_it_meets_the_signal() {
 }
 
 #[test]
-fn what_is_not_over_in_time_is_cut_and_counted() {
+fn connections_that_are_open_at_the_limit_are_cut_and_counted() {
     let mut host = host("500ms");
     let _busy = host.begin("/loop");
     let mut kept = host.connect();
@@ -99,7 +99,7 @@ fn what_is_not_over_in_time_is_cut_and_counted() {
     let start = Instant::now();
     assert_eq!(host.exit().code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    host.wait_for_log("1 connections cut in a request, 1 closed that waited for one");
+    host.wait_for_log("1 connections cut during a request, 1 idle ones closed");
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_second_signal_ends_it_at_once() {
     host.signal("TERM");
     assert_eq!(host.exit().code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    host.wait_for_log("stopped at once: told to end a second time");
+    host.wait_for_log("stopped at once after a second signal");
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_connection_over_http_2_is_told_to_go_away() {
 }
 
 #[test]
-fn without_it_nothing_is_drained() {
+fn without_the_flag_nothing_is_drained() {
     let mut host = Host::start();
     let mut kept = host.connect();
     assert_eq!(kept.get("/count").status, 200);
@@ -145,7 +145,7 @@ fn without_it_nothing_is_drained() {
 }
 
 #[test]
-fn a_duration_that_is_none_is_refused() {
+fn an_invalid_duration_is_refused() {
     for wrong in ["--drain=30", "--drain=soon", "--drain=-1s", "--max-connections=0"] {
         let (code, log) = Application::new(&everything_to_the_guest()).argument(wrong).fail();
         assert!(code == Some(2) && log.contains(wrong.split_once('=').unwrap().0), "{wrong}: {code:?} {log}");

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use crate::host::{Application, everything_to_the_guest};
 
-/// A component with nothing in it.
+/// An empty component.
 const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
 /// A component that imports an instance `a:b/c` with a function `f`, and nothing else.
@@ -15,10 +15,10 @@ const IMPORTING_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0\
     \x07\x0e\x01\x42\x02\x01\x40\x00\x01\x00\x04\x00\x01f\x01\x00\
     \x0a\x0a\x01\x00\x05a:b/c\x05\x00";
 
-/// A core module with nothing in it.
+/// An empty core module.
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
-/// The words that the reason has, whatever else it says.
+/// Words that the reason must have.
 type Words = &'static [&'static str];
 
 #[track_caller]
@@ -32,7 +32,7 @@ fn is_refused(application: Application, words: &[&str]) {
 }
 
 #[test]
-fn a_manifest_that_says_what_cannot_be_done_is_refused_with_its_place() {
+fn a_manifest_with_an_unsupported_field_is_refused_with_its_place() {
     let cases: [(&str, &str, Words); 13] = [
         ("spin_manifest_version = 2", "spin_manifest_version = 1", &["bad manifest", "version is 1", "only version 2"]),
         ("spin_manifest_version = 2", "spin_manifest_version = ", &["bad manifest", "line 1, column 25"]),
@@ -65,7 +65,7 @@ fn a_manifest_that_says_what_cannot_be_done_is_refused_with_its_place() {
 }
 
 #[test]
-fn a_variable_that_has_no_value_is_refused() {
+fn a_variable_without_a_value_is_refused() {
     let cases: [(&str, Words); 6] = [
         ("[variables]\na = { required = true }", &["`a`", "required", "SPIN_VARIABLE_A"]),
         ("[variables]\na = { required = true, default = \"b\" }", &["`a`", "either"]),
@@ -81,7 +81,7 @@ fn a_variable_that_has_no_value_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_no_component_which_it_can_run_is_refused() {
+fn a_file_that_is_not_a_runnable_component_is_refused() {
     let cases: [(&str, Option<&[u8]>, Words); 6] = [
         ("missing", None, &["cannot read component `guest`", "No such file", "build it with `make wasm`"]),
         ("empty", Some(b""), &["is not a WebAssembly component"]),
@@ -103,7 +103,7 @@ fn a_file_that_is_no_component_which_it_can_run_is_refused() {
 }
 
 #[test]
-fn a_manifest_that_is_not_there_is_refused() {
+fn a_missing_manifest_is_refused() {
     for from in ["nowhere.toml", "nowhere", "directory"] {
         let application = Application::new(&everything_to_the_guest()).argument("--from").argument(from);
         fs::create_dir(application.directory.join("directory")).unwrap();
@@ -112,7 +112,7 @@ fn a_manifest_that_is_not_there_is_refused() {
 }
 
 #[test]
-fn an_address_that_is_not_to_be_had_is_refused() {
+fn an_address_that_is_not_available_is_refused() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let cases: [(&str, Words); 5] = [
@@ -129,7 +129,7 @@ fn an_address_that_is_not_to_be_had_is_refused() {
 }
 
 #[test]
-fn a_limit_that_is_none_is_refused() {
+fn an_invalid_limit_is_refused() {
     for argument in ["--request-timeout=0", "--request-timeout=1.5", "--max-instance-memory=32M", "--unknown"] {
         let name = argument.split('=').next().unwrap();
         is_refused(Application::new(&everything_to_the_guest()).argument(argument), &[name]);

@@ -82,7 +82,7 @@ impl Application {
         Host { address, ..host }
     }
 
-    /// Runs it to its end, which is to come by itself: the exit code, and what was printed on standard error.
+    /// Runs it until it ends by itself. Returns the exit code and the standard error.
     pub(crate) fn fail(self) -> (Option<i32>, String) {
         let (mut host, line) = self.start();
         assert_eq!(line, "", "it serves");
@@ -90,7 +90,7 @@ impl Application {
         (status.code(), host.log())
     }
 
-    /// Runs another command in its place: the exit code, and what was printed on standard error.
+    /// Runs another command instead. Returns the exit code and the standard error.
     pub(crate) fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(self.command.get_program());
         let environment = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
@@ -99,7 +99,7 @@ impl Application {
         (status.code(), self.read("log"))
     }
 
-    /// With the first line of its standard output, which is empty if it ended before.
+    /// Starts it. Returns it with the first line of its standard output, which is empty if it has already ended.
     fn start(mut self) -> (Host, String) {
         let mut process = Process::start(&mut self.command, &self.directory);
         let line = until("the host serves or ends", || {
@@ -112,13 +112,13 @@ impl Application {
     }
 
     fn read(&self, file: &str) -> String {
-        fs::read_to_string(self.directory.join(file)).expect("it is UTF-8")
+        fs::read_to_string(self.directory.join(file)).expect("the file is UTF-8")
     }
 }
 
 impl Drop for Application {
     fn drop(&mut self) {
-        // It is below cargo's own directory for such things; what is left of it does no harm.
+        // It is in cargo's directory for temporary files, where leftovers do no harm.
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
@@ -141,13 +141,13 @@ impl Host {
         Connection::open(self.address, None, "example.com")
     }
 
-    /// What a connection of its own is answered.
+    /// The answer to a request on its own connection.
     #[track_caller]
     pub(crate) fn get(&self, target: &str) -> Response {
         self.connect().get(target)
     }
 
-    /// A connection on which a GET was sent and nothing was received.
+    /// A connection on which a GET was sent and nothing was read yet.
     pub(crate) fn begin(&self, target: &str) -> Connection {
         self.connect().sending(get(target).encode("example.com"))
     }
@@ -162,7 +162,7 @@ impl Host {
         until(&format!("{text:?} is printed"), || self.log().contains(text).then_some(()));
     }
 
-    /// Waits until none of its threads runs. A client may have an answer before the host has taken note that it was sent.
+    /// Waits until none of its threads runs. A client may have an answer before the host has recorded that it was sent.
     pub(crate) fn wait_until_it_rests(&self) {
         let threads = format!("/proc/{}/task", self.process.0.id());
         let sleeps = |thread: &Path| {
@@ -177,13 +177,13 @@ impl Host {
     /// What was printed on standard output after the first line. It ends the host.
     pub(crate) fn rest_of_output(self) -> String {
         drop(self.process);
-        self.application.read("output").split_once('\n').expect("it served").1.to_owned()
+        self.application.read("output").split_once('\n').expect("the host has printed its first line").1.to_owned()
     }
 
     pub(crate) fn signal(&self, name: &str) {
         let status =
             Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &self.process.0.id().to_string()]).status();
-        assert!(status.expect("sh runs").success());
+        assert!(status.expect("sh can be run").success());
     }
 
     /// Waits until it has ended.
@@ -210,20 +210,20 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It fails where it has ended already. Nothing can ignore this signal, so the wait is short.
+        // This fails if the process has already ended. No process can ignore this signal, so the wait is short.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Waits for what a condition gives.
+/// Waits until a condition returns a value.
 fn until<T>(event: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(outcome) = condition() {
             return outcome;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {event}");
+        assert!(Instant::now() < deadline, "this did not happen within {PATIENCE:?}: {event}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

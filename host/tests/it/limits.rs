@@ -10,7 +10,7 @@ fn host_with_timeout(seconds: u32) -> Host {
 }
 
 #[test]
-fn a_guest_that_takes_too_long_is_answered_for_with_500_and_the_connection_is_kept() {
+fn if_the_guest_takes_too_long_the_host_answers_with_500_and_keeps_the_connection() {
     let host = host_with_timeout(1);
     let mut connection = host.connect();
     let start = Instant::now();
@@ -27,13 +27,13 @@ fn an_answer_that_has_begun_is_cut_off_when_the_guest_takes_too_long() {
     let mut connection = host.begin("/begin-and-loop");
     assert_eq!(connection.receive_head().unwrap().unwrap().status, 200);
     assert_eq!(connection.receive_chunk().unwrap().unwrap(), b"the beginning");
-    // No last chunk: the client must not take it for whole.
+    // The last chunk is missing, so the client must not take the answer for complete.
     assert_eq!(connection.receive_chunk().unwrap_err().kind(), ErrorKind::UnexpectedEof);
     host.wait_for_log("component guest failed after its answer had begun: it took longer than 1 s (--request-timeout)");
 }
 
 #[test]
-fn an_answer_that_was_given_is_sent_at_once_though_the_guest_takes_too_long_after_it() {
+fn an_answer_is_sent_at_once_even_if_the_guest_takes_too_long_after_it() {
     // Longer than two answers take, however busy the machine is.
     let host = host_with_timeout(5);
     let mut connection = host.connect();
@@ -45,7 +45,7 @@ fn an_answer_that_was_given_is_sent_at_once_though_the_guest_takes_too_long_afte
 }
 
 #[test]
-fn guests_that_compute_for_ever_leave_others_their_turn() {
+fn guests_that_compute_endlessly_do_not_block_others() {
     let host = host_with_timeout(60);
     let cores = std::thread::available_parallelism().unwrap().get();
     let busy: Vec<_> = (0..4 * cores).map(|_| host.begin("/loop")).collect();
@@ -57,7 +57,7 @@ fn guests_that_compute_for_ever_leave_others_their_turn() {
 }
 
 #[test]
-fn an_instance_has_32_mebibytes_unless_it_is_told_otherwise() {
+fn an_instance_has_32_mebibytes_by_default() {
     let argument = "--max-instance-memory=67108864";
     let cases = [
         (None, None, 32),

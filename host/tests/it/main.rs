@@ -1,5 +1,5 @@
-//! Holds the host to what Spin does and to its own promises, from outside: each test starts one, on a manifest of its own, and
-//! asks it over real sockets. What runs inside is the component in `tests/guest`, whose paths do one thing each.
+//! Compares the host with what Spin does and with its own promises, from outside. Each test starts a host with a manifest of its own
+//! and sends requests over real sockets. The component in `tests/guest` runs inside; each of its paths does one thing.
 
 mod answers;
 mod drain;

@@ -1,4 +1,4 @@
-//! What the host does beside serving: `compile`, with `--precompiled` to use what it makes, and `healthcheck`.
+//! The host's other commands: `compile`, whose code `--precompiled` uses, and `healthcheck`.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -27,7 +27,7 @@ const OTHER: &[&str] = &[
 ];
 
 #[test]
-fn code_made_ahead_of_time_is_used_where_it_fits_and_else_made_anew() {
+fn precompiled_code_is_used_if_it_fits_and_compiled_again_if_not() {
     type Change = fn(&Path);
     let cases: [(&str, &[&str], Change, &str); 6] = [
         ("as it was made", NATIVE, |_| (), ""),
@@ -68,7 +68,7 @@ fn code_made_ahead_of_time_is_used_where_it_fits_and_else_made_anew() {
 }
 
 #[test]
-fn code_made_ahead_of_time_is_believed_only_if_asked_to() {
+fn precompiled_code_is_used_only_with_the_flag() {
     let application = with_a_copy();
     fs::write(application.directory.join("guest.cwasm"), "").unwrap();
     let host = application.serve();
@@ -85,7 +85,7 @@ fn what_cannot_be_compiled_is_refused() {
     assert!(code == Some(2) && log.contains("guest.wasm") && !log.contains("panicked"), "{code:?} {log}");
 }
 
-/// What the health check says of a server that gives one answer.
+/// The result of the health check for a server that gives one answer.
 fn check(listen: &str, answer: &'static str) -> (Option<i32>, String, String) {
     let server = TcpListener::bind(listen).unwrap();
     let server_address = server.local_addr().unwrap();
@@ -100,7 +100,7 @@ fn check(listen: &str, answer: &'static str) -> (Option<i32>, String, String) {
     });
     let application = Application::new(&everything_to_the_guest()).environment("SPIN_HTTP_LISTEN_ADDR", address);
     let (code, log) = application.run(&["healthcheck"]);
-    // A server that was not asked waits no longer.
+    // Ends the server's wait if it got no request.
     drop(TcpStream::connect(server_address));
     (code, log, serve.join().unwrap())
 }
@@ -132,7 +132,7 @@ fn a_server_is_healthy_that_answers_200() {
 }
 
 #[test]
-fn nobody_who_listens_is_not_healthy() {
+fn an_address_where_nothing_listens_is_not_healthy() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let application = Application::new(&everything_to_the_guest());
     let (code, log) = application.run(&["healthcheck", "--listen", &free.to_string()]);

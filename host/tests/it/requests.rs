@@ -1,4 +1,4 @@
-//! What the guest is told about a request.
+//! What the guest gets of a request.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ fn seven_headers_are_appended_to_the_client_s_own() {
     let host = Host::start();
     let mut connection = host.connect();
     let answer = connection.exchange_bytes(get("/a//b/?c=d").header("x-own", "kept").encode("example.com:8080"));
-    // In no order: Host is hidden by giving its place to whichever header is the last, in Spin as here.
+    // The order is undefined, because Spin and this host hide Host by moving the last header to its place.
     let mut headers: Vec<_> = answer.text().lines().skip(1).collect();
     headers.sort_unstable();
     let client = format!("spin-client-addr: {}", connection.stream().local_addr().unwrap());
@@ -41,7 +41,7 @@ fn seven_headers_are_appended_to_the_client_s_own() {
 }
 
 #[test]
-fn the_headers_of_a_longer_route_say_what_its_wildcards_stand_for() {
+fn the_headers_of_a_longer_route_have_the_values_of_its_wildcards() {
     let route = "[[trigger.http]]\nroute = \"/users/:user_id/...\"\ncomponent = \"guest\"\n";
     let host = Application::new(&format!("{APPLICATION}{route}{}", guest())).serve();
     let answer = host.get("/users/7/x/y");
@@ -58,7 +58,7 @@ fn the_headers_of_a_longer_route_say_what_its_wildcards_stand_for() {
 }
 
 #[test]
-fn a_forged_header_stays_before_the_one_that_is_appended() {
+fn a_forged_header_stays_in_front_of_the_appended_one() {
     let host = Host::start();
     for name in APPENDED {
         let answer = host.connect().exchange(&get("/").header(name, "forged"));
@@ -69,7 +69,7 @@ fn a_forged_header_stays_before_the_one_that_is_appended() {
 }
 
 #[test]
-fn the_client_s_address_is_that_of_the_connection_over_ipv6_too() {
+fn the_clients_address_is_that_of_the_connection_also_over_ipv6() {
     if !has_ipv6() {
         return;
     }
@@ -141,7 +141,7 @@ fn http2_is_spoken_by_prior_knowledge() {
 }
 
 #[test]
-fn a_body_of_any_length_comes_through_in_both_directions() {
+fn a_body_of_any_length_passes_in_both_directions() {
     const PIECE: usize = 1 << 16;
     const PIECES: usize = 512; // 32 MiB, as much as the guest may have at once
     let host = Application::new(&everything_to_the_guest()).argument("--request-timeout=600").serve();

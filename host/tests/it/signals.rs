@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use crate::host::Host;
 
 #[test]
-fn a_signal_ends_it_at_once_with_0_though_a_request_is_in_work() {
+fn a_signal_ends_it_at_once_with_0_even_during_a_request() {
     for signal in ["TERM", "INT"] {
         let mut host = Host::start();
-        // It tells that the guest is at work, and then continues for the ten seconds of the time limit.
+        // The guest reports that it runs, and then continues for the ten seconds of the time limit.
         let mut connection = host.begin("/begin-and-loop");
         assert_eq!(connection.receive_head().unwrap().unwrap().status, 200);
 

@@ -1,4 +1,4 @@
-//! What the guest is told when it asks for a variable.
+//! The variables that the guest gets.
 
 use crate::host::{Application, everything_to_the_guest};
 
@@ -17,7 +17,7 @@ unmapped = { default = "of the application alone" }
 "#;
 
 #[test]
-fn the_environment_wins_over_the_default_and_the_component_sees_its_own_names_alone() {
+fn the_environment_overrides_the_default_and_the_component_sees_only_its_own_names() {
     let application = || Application::new(&(everything_to_the_guest() + VARIABLES));
     let by_default = application().environment("SPIN_VARIABLE_NEEDED", "n").serve();
     let set = application()
@@ -50,7 +50,7 @@ fn the_environment_wins_over_the_default_and_the_component_sees_its_own_names_al
 }
 
 #[test]
-fn the_guest_s_environment_is_what_the_manifest_says_and_nothing_of_the_host_s() {
+fn the_guest_gets_only_the_environment_of_the_manifest() {
     let environment = "[component.guest.environment]\nCOLOUR = \"red\"\n";
     let host =
         Application::new(&(everything_to_the_guest() + environment)).environment("LEAKED", "from the host").serve();

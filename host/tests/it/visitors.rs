@@ -1,4 +1,4 @@
-//! `--max-connections`: what visitors can take of a server, and what they cannot.
+//! `--max-connections`: what visitors can do to a server, and what they cannot.
 
 use std::io::{ErrorKind, Read as _};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ fn is_closed(connection: &Connection) -> bool {
 }
 
 #[test]
-fn a_client_that_is_slow_is_cut_off_after_ten_seconds_and_one_that_asks_nothing_more_is_kept_for_longer() {
+fn a_slow_client_is_cut_off_after_ten_seconds_and_an_idle_one_is_kept_longer() {
     let host = host(100);
     let cases = [
         ("nothing", ""),
@@ -42,13 +42,13 @@ fn a_client_that_is_slow_is_cut_off_after_ten_seconds_and_one_that_asks_nothing_
             assert!(start.elapsed() < Duration::from_secs(30), "{name}: it is still open");
         }
     }
-    host.wait_for_log("connections that were too many, too slow or held too much");
+    host.wait_for_log("connections that were too many, too slow or took too much memory");
     assert!(start.elapsed() >= Duration::from_secs(10), "{:?}", start.elapsed());
     assert_eq!(kept.get("/count").status, 200);
 }
 
 #[test]
-fn slow_heads_do_not_keep_others_from_their_answer() {
+fn slow_heads_do_not_block_other_clients() {
     // Fewer than there are attackers.
     let host = host(64);
     let mut slow = Vec::new();
@@ -62,11 +62,11 @@ fn slow_heads_do_not_keep_others_from_their_answer() {
             assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         }
     }
-    host.wait_for_log("connections that were too many, too slow or held too much");
+    host.wait_for_log("connections that were too many, too slow or took too much memory");
 }
 
 #[test]
-fn connections_that_ask_nothing_do_not_close_those_that_are_kept() {
+fn connections_without_a_request_do_not_displace_kept_ones() {
     let host = host(8);
     let mut kept: Vec<_> = (0..4).map(|_| host.connect()).collect();
     for connection in &mut kept {
@@ -80,10 +80,10 @@ fn connections_that_ask_nothing_do_not_close_those_that_are_kept() {
 }
 
 #[test]
-fn at_the_limit_each_newcomer_takes_the_place_of_the_kept_connection_that_waited_longest() {
+fn at_the_limit_each_new_connection_replaces_the_longest_idle_one() {
     let host = host(4);
     let mut open: Vec<_> = (0..4).map(|_| host.connect()).collect();
-    // What counts is not which of them was opened first.
+    // It does not matter which of them was opened first.
     open.reverse();
     for connection in &mut open {
         assert_eq!(connection.get("/count").status, 200);
@@ -103,7 +103,7 @@ fn at_the_limit_each_newcomer_takes_the_place_of_the_kept_connection_that_waited
 }
 
 #[test]
-fn a_client_that_sends_slowly_holds_no_instance() {
+fn a_client_that_sends_slowly_occupies_no_instance() {
     let host = host(100);
     let begun = "POST /measure HTTP/1.1\r\nHost: example.com\r\nContent-Length: 6\r\n\r\nabc";
     let open: Vec<_> = (0..50).map(|_| host.connect().sending(begun)).collect();
@@ -116,7 +116,7 @@ fn a_client_that_sends_slowly_holds_no_instance() {
 }
 
 #[test]
-fn a_body_is_whole_whatever_its_length() {
+fn a_body_of_any_length_is_complete() {
     let host = host(10);
     for length in [0, 1, 65_535, 65_536, 65_537, 3_000_000] {
         let answer = host.connect().exchange(&post("/measure", "text/plain", vec![b'x'; length]));
@@ -125,7 +125,7 @@ fn a_body_is_whole_whatever_its_length() {
 }
 
 #[test]
-fn a_request_for_which_no_instance_is_free_is_answered_with_503() {
+fn a_request_without_a_free_instance_is_answered_with_503() {
     let application = Application::new(&everything_to_the_guest());
     let host = application.argument("--max-connections=100").argument("--request-timeout=60").serve();
     let _busy: Vec<_> = (0..8).map(|_| host.begin("/loop")).collect();
