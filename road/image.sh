@@ -37,8 +37,8 @@ for architecture in amd64 arm64; do
   name=$image:$tag-$architecture
   [ "$runtime" = shim ] || add_host "$architecture"
   find "$root" -exec touch --date="@$time" {} +
-  # Without the cache, where the classic builder finds the other platform's steps. The variable is for BuildKit, which
-  # would make an index of each image, to put its attestations in.
+  # Without the cache, in which the classic builder would find the other platform's steps. The variable is for BuildKit, which
+  # would otherwise make each image an index with its attestations.
   BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build --no-cache --platform "linux/$architecture" --target "$runtime" \
     --build-arg "COMMIT=$commit" --tag "$name" .
   built=$(docker image inspect --format '{{.Architecture}}' "$name")

@@ -136,7 +136,7 @@ fn nearest_untrusted(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr,
     }
 }
 
-/// The entry that the outermost of so many proxies wrote.
+/// The entry that the outermost of the given number of proxies wrote.
 fn counted(header: &ForwardingHeader, entries: &[Entry], peer: IpAddr, hops: usize) -> Found {
     let name = title_case(header.name());
     let Some(first) = entries.len().checked_sub(hops) else {

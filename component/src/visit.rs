@@ -23,7 +23,7 @@ pub struct Visit<'a> {
     pub headers: Headers,
     /// At least [`BODY_LIMIT`] + 1 bytes of a longer body; the rest may be missing.
     pub body: Vec<u8>,
-    /// Where the request was sent to. A function, because reading it calls into the host, and few answers show it.
+    /// The origin to which the request was sent. It is a function, because reading it calls into the host, and few answers show it.
     pub origin: &'a dyn Fn() -> Origin,
 }
 

@@ -57,7 +57,7 @@ struct Apply<'a> {
     told: String,
     /// Whether anything was written.
     wrote: bool,
-    /// The generation before a write whose answer was lost; 0 where there was nothing.
+    /// The generation before a write whose answer was lost; 0 if the object did not exist.
     lost: Option<i64>,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Run {
     pub(crate) image: Option<String>,
     /// The Deployment's name.
     pub(crate) deployment: Option<String>,
-    /// Where it is.
+    /// The namespace and context of the Deployment.
     pub(crate) place: Option<Place>,
     /// The commit that ran before, 40 digits.
     pub(crate) previous_commit: Option<String>,

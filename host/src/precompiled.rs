@@ -48,7 +48,7 @@ pub(crate) fn load(engine: &Engine, source: &Path, wasm: &[u8]) -> anyhow::Resul
     deserialize(engine, code).map_err(|error| anyhow!("{} is for another host: {error:#}", file.display()))
 }
 
-#[expect(unsafe_code, reason = "wasmtime cannot tell whether code was made by itself; who wrote the file can")]
+#[expect(unsafe_code, reason = "wasmtime cannot check that it made the code itself; the author of the file knows")]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: the code must be made by `Engine::precompile_component`. Only `write` makes the file, and its digest shows that it
     // is complete. It is read only with `--precompiled`, which the image uses. There it is beside this program, so only

@@ -62,7 +62,7 @@ fn half_done(pods: usize) -> (Target, Snapshot) {
         "spec": {"replicas": pods, "selector": {}, "template": template},
         "status": {"observedGeneration": 2, "updatedReplicas": pods},
     }));
-    // Later than the pods got ready, so that no line tells of them.
+    // After the pods became ready, so that no line is printed for them.
     let target = Target::of(&deployment).written(1, "2026-11-23T08:37:05Z".parse().unwrap());
     let spec = shipped_spec();
     let one = |number: usize| -> Arc<Pod> {
