@@ -57,12 +57,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Lags:
-    """In seconds, one figure for each rollout."""
+    """Lags in seconds, one for each rollout."""
 
     deployer: list[float]
-    """From the removal of the last old pod to its exit."""
+    """From the removal of the last old pod to the deployer's exit."""
     kubectl: list[float]
-    """From the status that it waits for to its exit."""
+    """From the status that kubectl waits for to its exit."""
     between: list[float]
     """From kubectl's exit to the removal of the last old pod."""
     server: list[float]
@@ -71,9 +71,9 @@ class Lags:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rollouts", type=int, default=USUAL[0], help=f"of how many the lag is taken ({USUAL[0]})")
-    parser.add_argument("--failures", type=int, default=USUAL[1], help=f"how many fail in each way ({USUAL[1]})")
-    parser.add_argument("--deployer", type=Path, default=DEPLOYER, metavar="FILE", help="the release build, by default")
+    parser.add_argument("--rollouts", type=int, default=USUAL[0], help=f"the number of rollouts for the lag ({USUAL[0]})")
+    parser.add_argument("--failures", type=int, default=USUAL[1], help=f"the number of failing rollouts of each kind ({USUAL[1]})")
+    parser.add_argument("--deployer", type=Path, default=DEPLOYER, metavar="FILE", help="the release build by default")
     parser.add_argument("--beside", default="", metavar="TEXT", help="what else ran meanwhile, for the record")
     arguments = parser.parse_args()
     if min(arguments.rollouts, arguments.failures) < 1:
@@ -81,13 +81,13 @@ def main() -> None:
     if not arguments.deployer.exists():
         sys.exit(f"rollout.py: {arguments.deployer} does not exist: make deployer, or name another one with --deployer")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("rollout.py: terminated"))
-    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"rollout.py: not done after {LIMIT_SECONDS} s, given up"))
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"rollout.py: gave up after {LIMIT_SECONDS} s"))
     signal.alarm(LIMIT_SECONDS)
 
     load = os.getloadavg()[0]
     names = [(why, f"{why.lower()}-{number}") for number in range(arguments.failures) for why in FAILURES]
     with bed_of(arguments, [NAMESPACE, *(name for _, name in names)]) as bed:
-        # The first update after the documents were created also records their fields as applied, so it is not counted.
+        # The first update after the creation also migrates the managed fields, so it is not counted.
         first, *others = bed.commits[1 : -len(FAILURES)]
         bad = dict(zip(FAILURES, bed.commits[-len(FAILURES) :], strict=True))
         roll_out_well(bed, first)
@@ -127,7 +127,7 @@ def main() -> None:
 def bed_of(arguments: argparse.Namespace, namespaces: list[str]) -> Iterator[Bed]:
     with tempfile.TemporaryDirectory(prefix="rollout-") as directory:
         bed = Bed(Path(directory), arguments.deployer.resolve(), namespaces, 6 + arguments.rollouts + len(FAILURES))
-        # The last commits fail. Before them, the last but one of those that succeed is slow.
+        # The last commits fail. Of those that succeed, the last but one is slow.
         steps = [SLOW, None, *([(0, situation)] for situation in FAILURES.values())]
         try:
             bed.start({(OF_COMMIT, bed.commits[n - len(steps)]): each for n, each in enumerate(steps) if each})
@@ -138,12 +138,12 @@ def bed_of(arguments: argparse.Namespace, namespaces: list[str]) -> Iterator[Bed
 
 def roll_out_well(bed: Bed, commit: str) -> Rollout:
     rollout = bed.roll_out(NAMESPACE, commit).end_with(0)
-    print(f"{commit[:12]} replaced what ran before in {rollout.seconds():.1f} s", flush=True)
+    print(f"{commit[:12]} replaced the previous commit in {rollout.seconds():.1f} s", flush=True)
     return rollout
 
 
 def roll_out_badly(bed: Bed, namespace: str, commit: str) -> Rollout:
-    """Returns with the deployer's verdict; kubectl waits for the progress deadline, beside the rollouts to come."""
+    """Returns with the deployer's verdict; kubectl waits for the progress deadline, while the next rollouts begin."""
     rollout = bed.roll_out(namespace, commit)
     rollout.deployer.ends_with(1)
     print(f"{namespace}: a verdict after {rollout.seconds():.1f} s", flush=True)
@@ -163,7 +163,7 @@ def measure_costs(bed: Bed, commits: list[str]) -> dict[str, Cost]:
             workers.submit(rollout.deployer.weigh)
             workers.submit(rollout.kubectl.weigh)
         rollout.end_with(0)
-        print(f"{commit[:12]} replaced what ran before in {rollout.seconds():.1f} s, its bytes counted", flush=True)
+        print(f"{commit[:12]} replaced the previous commit in {rollout.seconds():.1f} s, its bytes counted", flush=True)
         return Cost(rollout, [sum(proxy.sizes) - size for proxy, size in zip(proxies, before, strict=True)])
 
     usual, slow = cost_of(commits[1]), cost_of(commits[2])
@@ -185,7 +185,7 @@ def add_others(api: Api) -> None:
 
 
 def requests_of(audit: list[Any], rollout: Rollout) -> list[int]:
-    """Of the deployer and of kubectl."""
+    """The sizes of the deployer and of kubectl."""
     users = {account(rollout.namespace): rollout.deployer, f"kubectl:{rollout.namespace}": rollout.kubectl}
     return [requests(audit, user, run) for user, run in users.items()]
 
@@ -197,7 +197,7 @@ def table(
     costs: dict[str, Cost],
     sizes: list[int],
 ) -> str:
-    """Medians, with the lowest and the highest where there are several."""
+    """Medians, with the lowest and the highest if there are several."""
     ours, its = lags.deployer, lags.kubectl
     rows = [
         ["deciding event to exit", f"{spread(ours, 1e3)} ms", f"{spread(its, 1e3)} ms", ""],
@@ -241,8 +241,8 @@ def method(arguments: argparse.Namespace, lags: Lags, costs: dict[str, Cost], lo
     usual = next(iter(costs.values())).rollout.seconds()
     edits = " and ".join(f"`{edit}`" for edit in EDITS.values())
     return (
-        f"Measured by `bench/rollout.py`: {performance.circumstances()},{beside} load {load:.1f} before and"
-        f" {os.getloadavg()[0]:.1f} after, the control plane on the same cores. {arguments.rollouts} rollouts that"
+        f"Measured by `bench/rollout.py`: {performance.circumstances()},{beside} load {load:.1f} at the start and"
+        f" {os.getloadavg()[0]:.1f} at the end, the control plane on the same cores. {arguments.rollouts} rollouts that"
         f" succeed, one after the other, and {arguments.failures} that fail in each way, each in a namespace of its own"
         " where the previous commit serves. kubectl is started on the same rollout as soon as the deployer has applied."
         " The control plane is real; kwok plays the kubelet and writes what real ones wrote: a pod is ready after"
@@ -250,18 +250,18 @@ def method(arguments: argparse.Namespace, lags: Lags, costs: dict[str, Cost], lo
         f" takes 35 s. The template is the shipped one with {edits}; a rollout of {PODS} pods took {usual:.1f} s from"
         " the deployer's start to its exit. Figures of several rollouts are medians, with the lowest and the highest."
         "\n\n"
-        "The two do not wait for the same. The deployer's deciding event is the removal of the last old pod, after"
-        f" which it still asks all {PODS} new pods, through the API server, which commit they run. kubectl's is the"
-        " status that has every new pod available; it then says “successfully rolled out” while old pods still serve:"
-        f" its exit came {median(lags.between):.2f} s (median) before the last old pod was removed. Both are counted"
-        " from when the API server received the deciding request, by its audit log, so that the server's own time is"
-        f" in them: it took {spread(lags.server, 1e3)} ms to remove that pod. Of a failure kubectl knows the"
-        " progress deadline alone, which counts from the rollout's last"
+        "The two wait for different events. The deployer waits for the removal of the last old pod, and then asks all"
+        f" {PODS} new pods, through the API server, which commit they run. kubectl waits for the status in which every"
+        " new pod is available. It then says “successfully rolled out” while old pods still serve: its exit came"
+        f" {median(lags.between):.2f} s (median) before the last old pod was removed. Both lags are counted from the time"
+        " at which the API server received the deciding request, by its audit log. They therefore include the server's"
+        f" own time: it took {spread(lags.server, 1e3)} ms to remove that pod. kubectl notices a failure only at the"
+        " progress deadline, which counts from the rollout's last"
         f" progress: {DEADLINE_SECONDS} s here, 120 s in the shipped template."
         "\n\n"
-        "Nor do they do the same: the deployer checks, judges, applies, follows and proves, as the shipped Role allows;"
-        " kubectl only watches the Deployment, and what it keeps of the server's API was in its cache before. Where the"
-        " budget's controller writes at the same moment, the deployer reads and writes again, three requests more."
+        "They also do different work. The deployer checks, judges, applies, follows and proves, under the shipped Role."
+        " kubectl only watches the Deployment, and its cache already had the server's API. If the budget's controller"
+        " writes at the same moment, the deployer reads and writes again, which takes three more requests."
         " Bytes are those received over TLS. Memory is the highest resident set in the rollouts whose bytes are"
         " counted, read every 10 ms. kubectl is the program that `e2e/cluster.sh binaries` builds."
     )

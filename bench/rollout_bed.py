@@ -53,12 +53,12 @@ class Bed:
         self.deployer, self.namespaces, self.runs = deployer, namespaces, list[Run]()
         self.clone = directory / "clone"
         self.commits = make_commits(self.clone, commits)
-        # The pods of a commit share an address: it is all that the network knows of a pod that is asked for its commit.
+        # The pods of a commit share an address, from which the network knows what to answer.
         self.addresses = {commit: f"10.1.{n // 256}.{n % 256}" for n, commit in enumerate(self.commits)}
         text = (REPOSITORY / "kubernetes/deployment.yaml.tmp").read_text()
         for shipped, ours in self.edits.items():
             if shipped not in text:
-                sys.exit(f"rollout.py: kubernetes/deployment.yaml.tmp does not say `{shipped}` any more: correct EDITS")
+                sys.exit(f"rollout.py: kubernetes/deployment.yaml.tmp no longer has `{shipped}`: correct EDITS")
             text = text.replace(shipped, ours)
         self.template = self.plane.write("template.yaml", text)
         self.network = Network(self.plane, {address: commit for commit, address in self.addresses.items()})
@@ -88,7 +88,7 @@ class Bed:
         return stages
 
     def status(self, situation: str) -> str:
-        """As a template for kwok."""
+        """A template for kwok."""
         return observed(situation, self.address())
 
     def address(self) -> str:
@@ -132,7 +132,7 @@ class Bed:
         while not condition():
             if time.monotonic() > deadline:
                 tool = Path(sys.argv[0]).name
-                sys.exit(f"{tool}: waited {self.patience_seconds} s in vain for the cluster to be as it is to be")
+                sys.exit(f"{tool}: the cluster did not reach the expected state within {self.patience_seconds} s")
             time.sleep(0.1)
 
     def stop(self) -> None:
@@ -143,7 +143,7 @@ class Bed:
 
 
 def account(namespace: str) -> str:
-    """The deployer's user, which may do only what the shipped Role allows."""
+    """The deployer's user, which has only the permissions of the shipped Role."""
     return f"system:serviceaccount:{namespace}:deployer"
 
 

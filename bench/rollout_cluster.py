@@ -40,7 +40,7 @@ AUDIT = [
 
 
 class Api:
-    """The API server, asked as one user."""
+    """A client of the API server, as one user."""
 
     def __init__(self, port: int, user: str, certificate: Path) -> None:
         self.url, self.user = f"https://127.0.0.1:{port}", user
@@ -81,7 +81,7 @@ class ControlPlane:
         self.port = int(self.admin_kubeconfig["clusters"][0]["cluster"]["server"].rpartition(":")[2])
 
     def ask(self, command: str) -> None:
-        """Has the launcher run one of its functions, and waits for its end."""
+        """Lets the launcher run one of its functions, and waits for its end."""
         print(command, file=self.launcher.stdin, flush=True)
         self.answer(command)
 
@@ -94,7 +94,7 @@ class ControlPlane:
         sys.exit(f"{Path(sys.argv[0]).name}: {LAUNCHER} ended at `{command}`:\n{said}")
 
     def restart_api_server(self) -> float:
-        """Restarts the API server. Returns when it was gone; it serves some time before it calls itself ready."""
+        """Restarts the API server. Returns the time at which it was gone. It serves requests some time before it reports that it is ready."""
         self.ask("end apiserver")
         gone = time.time()
         self.ask("resume")
@@ -110,7 +110,7 @@ class ControlPlane:
         return Api(self.port, user, self.directory / "certs/apiserver.crt")
 
     def kubeconfig(self, user: str, namespace: str = "default", port: int = 0) -> Path:
-        """For the given port, or else the API server's."""
+        """A kubeconfig for the given port, else for the API server's."""
         content = json.loads(json.dumps(self.admin_kubeconfig))
         content["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{port or self.port}"
         content["users"][0]["user"]["token"] = user
@@ -158,7 +158,7 @@ class Connection(socketserver.BaseRequestHandler):
             self.request.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
             if int(port) == KUBELET_PORT:
                 with self.server.tls.wrap_socket(self.request, server_side=True) as stream:
-                    return answer(stream, "text/plain", "the last words of a container\n")
+                    return answer(stream, "text/plain", "the last line of a container\n")
             return answer(self.request, "application/json", json.dumps({"commit": self.server.commits[address]}))
 
 
@@ -179,7 +179,7 @@ def answer(stream: socket.socket, kind: str, body: str) -> None:
 
 
 class CountingProxy(socketserver.ThreadingTCPServer):
-    """Passes connections on to the API server, and counts what comes back."""
+    """Passes connections on to the API server, and counts the bytes that come back."""
 
     daemon_threads = True
 
@@ -230,7 +230,7 @@ READY = '.status.conditions[] | select(.type == "Ready") | .status'
 
 
 def life(name: str, where: list[Condition], steps: list[tuple[float, str]]) -> list[dict[str, Any]]:
-    """Has kwok write these statuses, each so many seconds after the previous one, of pods that meet these conditions.
+    """Lets kwok write these statuses of the pods that meet these conditions, each this many seconds after the previous one.
     A second status is for a pod that is not ready yet."""
     begun: list[list[Condition]] = [[(".status.podIP", "DoesNotExist")], [(READY, "In", "False")]]
     return [
@@ -240,7 +240,7 @@ def life(name: str, where: list[Condition], steps: list[tuple[float, str]]) -> l
 
 
 def stage(name: str, kind: str, where: list[Condition], seconds: float, status: str | None) -> dict[str, Any]:
-    """Has kwok write this status (None: delete) so long after an object meets these conditions."""
+    """Lets kwok write this status (None: delete) this many seconds after an object meets these conditions."""
     conditions = [
         {"key": key, "operator": operator} | ({"values": values} if values else {}) for key, operator, *values in where
     ]
@@ -254,8 +254,8 @@ def stage(name: str, kind: str, where: list[Condition], seconds: float, status: 
 
 
 def observed(situation: str, address: str) -> str:
-    """A template for kwok: the status that a real kubelet wrote, with this pod's container, the present time, and the
-    address that another template makes."""
+    """A template for kwok: the status that a real kubelet wrote, with this pod's container, the present time, and an
+    address from another template."""
     status = json.loads((OBSERVED / f"{situation}.json").read_text())["pods"][0]
     image = status["containerStatuses"][0]["image"]
     status |= {"podIP": "ADDRESS", "podIPs": [{"ip": "ADDRESS"}]}
@@ -266,7 +266,7 @@ def observed(situation: str, address: str) -> str:
 
 
 def start_kwok(plane: ControlPlane, stages: list[dict[str, Any]]) -> None:
-    """It plays the kubelets of all nodes that `add_node` adds."""
+    """Starts kwok, which plays the kubelets of all nodes that `add_node` adds."""
     # This stage never matches: add_node writes the status of nodes. Without a stage for nodes, kwok plays no pod.
     ready = stage("node-ready", "Node", [(".status.phase", "In", "Unknown")], 0, "phase: Running")
     options = {"podPlayStageParallelism": 16, "nodePlayStageParallelism": 1, "podsOnNodeSyncParallelism": 1}

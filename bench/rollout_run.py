@@ -1,4 +1,4 @@
-"""One rollout with the deployer and kubectl, and the times at which it was decided for each, by the API server's audit log."""
+"""One rollout with the deployer and kubectl, and the times of the deciding events, by the API server's audit log."""
 
 import os
 import re
@@ -90,13 +90,13 @@ def of_rollout(audit: list[Any], rollout: Rollout, user: str, verb: str, resourc
 
 
 def last_removal(audit: list[Any], rollout: Rollout) -> tuple[float, float]:
-    """When the server was asked to remove the last old pod, which the deployer waits for, and when it had removed it."""
+    """When the server got the request to remove the last old pod, which the deployer waits for, and when it had removed it."""
     removals = of_rollout(audit, rollout, "kubelet", "delete", "pods")
     return max((event["received"], event["answered"]) for event in removals)
 
 
 def first_status(audit: list[Any], rollout: Rollout) -> float:
-    """When the kubelet first said something of a new pod."""
+    """When the kubelet first wrote the status of a new pod."""
     return float(min(event["received"] for event in of_rollout(audit, rollout, "kubelet", "patch", "pods/status")))
 
 

@@ -7,7 +7,7 @@ sizes are measured.
 
   scale.py                    the usual sizes, which takes about ten minutes
   scale.py 3 100 1000         these
-  scale.py --scenario NAME    a rollout that does not go well; with a size after it, on so many pods
+  scale.py --scenario NAME    a rollout that does not go well, optionally with the number of pods
 """
 
 import argparse
@@ -37,7 +37,7 @@ DEPLOYER = Path(os.environ.get("DEPLOYER") or REPOSITORY / "target/x86_64-unknow
 USUAL = [3, 100, 300, 1000, 3000, 5000]
 NAMESPACE = "rollouts"
 ROUNDS = {3: 5, 100: 3, 300: 3, 1000: 3, 3000: 2}
-"""Rollouts that are measured at a size, one at the others."""
+"""The number of measured rollouts at some sizes; one at the others."""
 PODS_ON_A_NODE = 100
 
 STATUS = """
@@ -61,11 +61,11 @@ containerStatuses:
 podIP: ADDRESS
 podIPs: [{ip: ADDRESS}]
 """
-"""For kwok, of a pod that is ready."""
+"""kwok's template of a ready pod's status."""
 
 
 class Crowd(Bed):
-    """A cluster with one Deployment of so many pods, which are ready at once and gone at once."""
+    """A cluster with one Deployment of this many pods, which are ready at once and gone at once."""
 
     nice, usual, end_seconds = 5, [(0, "healthy")], 0
 
@@ -86,7 +86,7 @@ class Crowd(Bed):
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one rollout."""
+    """The figures of one rollout."""
 
     processor: float
     memory: int
@@ -94,7 +94,7 @@ class Figures:
     proofs: int
     received: int
     available: list[float]
-    """Seconds by which each line came after what it tells of."""
+    """The lag of each line, in seconds."""
     replaced: float
     kubectl_processor: float
     kubectl_lag: float
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--deployer", type=Path, default=DEPLOYER, metavar="FILE", help="$DEPLOYER, else the release")
     arguments = parser.parse_args()
     if not arguments.deployer.exists():
-        sys.exit(f"scale.py: there is no {arguments.deployer}: make deployer, or name another with --deployer")
+        sys.exit(f"scale.py: {arguments.deployer} does not exist: make deployer, or name another one with --deployer")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("scale.py: terminated"))
     if arguments.scenario:
         play, usual = SCENARIOS[arguments.scenario]
@@ -117,7 +117,7 @@ def main() -> None:
                     sys.exit(f"scale.py: {arguments.scenario} misses its goal")
         return
     load = os.getloadavg()[0]
-    # What takes longest comes first, so that a failure of it does so early.
+    # The longest comes first, so that its failure shows early.
     measurements = {pods: measured(arguments.deployer, pods) for pods in sorted(arguments.sizes or USUAL, reverse=True)}
     sizes = dict(sorted(measurements.items()))
     report = f"{table(sizes)}\n\n{method(load)}\n\n{law(sizes)}"
@@ -141,17 +141,17 @@ def crowd_of(deployer: Path, pods: int) -> Iterator[Crowd]:
 
 
 class Witness:
-    """Since when that is so what the deployer and kubectl tell of: by the audit log, the API server had answered."""
+    """The times of the events that the deployer and kubectl report: when the API server had answered, by its audit log."""
 
     def __init__(self, crowd: Crowd, commit: str) -> None:
         self.crowd, self.commit, self.since = crowd, commit, time.time()
         self.ready, self.removals, self.completion = dict[str, float](), dict[str, float](), list[float]()
-        """Of new pods and of old ones by name, and of the status that kubectl waits for."""
+        """The times of new and old pods, by name, and of the status that kubectl waits for."""
         self.observed = math.inf
-        """When the Deployment's controller had taken note of the commit; the deployer counts no pod before."""
+        """When the Deployment's controller had seen the commit. The deployer counts no pod until then."""
 
     def end(self) -> None:
-        """Of a rollout that is over."""
+        """The times of a finished rollout."""
         for event in self.crowd.plane.audit():
             target, code = event.get("objectRef", {}), event.get("responseStatus", {}).get("code")
             if event["received"] < self.since or code != 200:
@@ -169,7 +169,7 @@ class Witness:
             self.ready.pop(name, None)
 
     def lags(self, run: Run) -> Iterator[tuple[str, float]]:
-        """Of each word, by how many seconds its line came after what it tells of, or after it could be told."""
+        """The lags of the lines by their word, in seconds, from the event or from the time at which it could be reported."""
         ready = sorted(self.ready.values())
         applied = next(said for said, line in zip(run.times, run.lines, strict=True) if "  applied; " in line)
         for said, line in zip(run.times, run.lines, strict=True):
@@ -187,7 +187,7 @@ def is_observed(deployment: Any, commit: str) -> bool:
 
 def measured(deployer: Path, pods: int) -> list[Figures]:
     rounds = ROUNDS.get(pods, 1)
-    # The first update after the documents were made also enters their fields as applied: of several it is not counted.
+    # The first update after the creation also migrates the managed fields. Of several rollouts, it is not counted.
     first = 1 if rounds == 1 else 2
     with crowd_of(deployer, pods) as crowd:
         return [measured_once(crowd, commit) for commit in crowd.commits[1 : first + rounds]][first - 1 :]
@@ -204,7 +204,7 @@ def measured_once(crowd: Crowd, commit: str) -> Figures:
     one = figures_of(crowd.plane.audit(), rollout, witness, sum(proxies[0].sizes))
     print(
         f"{crowd.pods:,} pods replaced in {rollout.seconds():.1f} s: {one.processor:.2f} s of processor,"
-        f" {one.memory / 1e6:.0f} MB, 95 % of the words within {p95(one.available + [one.replaced]) * 1e3:.0f} ms,"
+        f" {one.memory / 1e6:.0f} MB, 95 % of the lines within {p95(one.available + [one.replaced]) * 1e3:.0f} ms,"
         f" replaced {one.replaced * 1e3:.0f} ms late",
         flush=True,
     )
@@ -258,7 +258,7 @@ def goals(pods: int, processor: float, memory: float, late: float) -> str:
 
 
 def law(sizes: dict[int, list[Figures]]) -> str:
-    """How the processor time grows, by a straight line through the logarithms."""
+    """The growth of the processor time, by a straight line through the logarithms."""
     points = [(pods, median(one.processor for one in rounds)) for pods, rounds in sizes.items() if pods >= 100]
     if len(points) < 2:
         return "Two sizes of 100 pods and more show how the processor time grows."
@@ -266,26 +266,26 @@ def law(sizes: dict[int, list[Figures]]) -> str:
     each = [f"{seconds / pods * 1e3:.2f} ms at {pods:,}" for pods, seconds in points]
     return (
         f"From {points[0][0]:,} to {points[-1][0]:,} pods the deployer's processor time grows with the number of pods"
-        f" to the power of {slope:.2f} (1 is linear, 2 the square): a pod costs {', '.join(each)}."
+        f" to the power of {slope:.2f} (1 is linear, 2 is quadratic): a pod costs {', '.join(each)}."
     )
 
 
 def method(load: float) -> str:
     rounds = ", ".join(f"{count} at {pods:,}" for pods, count in ROUNDS.items())
     return (
-        f"Measured by `bench/scale.py`: {performance.circumstances()}, load {load:.1f} before and"
-        f" {os.getloadavg()[0]:.1f} after, the control plane on the same cores, where it gives way (nice 5) to what is"
-        " measured. A control plane for each size, its controllers and scheduler allowed"
-        " 2,000 requests a second and the server as many at the same time; nodes"
-        f" and pods by kwok {KWOK.rpartition('@')[2]},"
-        " where a pod is ready as soon as it is on its node and gone as soon as it is deleted, so that all of it comes"
-        " as fast as the control plane can. `maxSurge` and `maxUnavailable` are 25 %, `minReadySeconds` is 0, and each"
-        f" pod answers which commit it runs. Medians of {rounds} rollouts, else one. A lag is counted from when the API"
-        " server had answered the request that made it so (that so many pods are available, that the last old one is"
-        " gone), by its audit log, to the line; where that was before the deployer had applied all documents, or before"
-        " the Deployment's status was of the new generation, from there."
-        " kubectl's is counted from the complete status to its exit. The bytes of both pass through a proxy that counts"
-        " them. Memory is the highest resident set. Goals: at most 3 s of processor at 1,000 pods and 10 s at 3,000,"
+        f"Measured by `bench/scale.py`: {performance.circumstances()}, load {load:.1f} at the start and"
+        f" {os.getloadavg()[0]:.1f} at the end, the control plane on the same cores at a lower priority (nice 5). There is a"
+        " control plane for each size, whose controllers and scheduler may send 2,000 requests a second, and whose server"
+        " handles as many at the same time. Nodes"
+        f" and pods are played by kwok {KWOK.rpartition('@')[2]}:"
+        " a pod is ready as soon as it has a node, and gone as soon as it is deleted, so everything happens as fast as"
+        " the control plane allows. `maxSurge` and `maxUnavailable` are 25 %, `minReadySeconds` is 0, and each"
+        f" pod answers which commit it runs. Medians of {rounds} rollouts, else one. The lag of a line (this many pods"
+        " are available, the last old pod is gone) is counted from the time at which the API server had answered the"
+        " deciding request, by its audit log. If that was earlier, it is counted from the time at which the deployer had"
+        " applied all documents and the Deployment's status was of the new generation."
+        " kubectl's lag is counted from the complete status to its exit. The bytes of both pass through a proxy that counts"
+        " them. Memory is the highest resident set. Goals: at most 3 s of processor time at 1,000 pods and 10 s at 3,000,"
         " 12 MB and 30 kB a pod, a lag under 300 ms."
     )
 

@@ -1,4 +1,4 @@
-"""What the deployer makes of rollouts of thousands of pods that do not go well, and whether that meets its goal."""
+"""Rollouts of thousands of pods that do not go well, and whether the deployer meets its goals."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,11 @@ CAUGHT_UP_SECONDS = 1
 AWAY_SECONDS = 2
 PULL_SECONDS = 4
 BROKEN = "broken"
-"""A node that cannot pull the image, which it says so many seconds after it got a pod."""
+"""The node that cannot pull the image, and the seconds from its pod to that status."""
 
 
 def image_missing(crowd: "Crowd", _: "Watch") -> bool:
-    """One node cannot pull the image: its pod is named soon after its status says so, while all others start."""
+    """One node cannot pull the image. The deployer names its pod soon after its status, while all others start."""
     add_node(crowd.admin, BROKEN, room_for=1)
     cordon(crowd, True)  # so that the first pod goes there
     run = begin(crowd, 1)
@@ -33,7 +33,7 @@ def image_missing(crowd: "Crowd", _: "Watch") -> bool:
     status = min(each["answered"] for each in crowd.plane.audit() if f"/pods/{pod}/status" in each["requestURI"])
     named = min(said for said, line in zip(run.times, run.lines, strict=True) if pod in line)
     print("".join(run.lines[-8:]))
-    return met(named - status, NAMED_SECONDS, f"{pod} is named after the status that says what it lacks")
+    return met(named - status, NAMED_SECONDS, f"from the status of {pod} to the line that names it")
 
 
 def superseded(crowd: "Crowd", _: "Watch") -> bool:
@@ -62,7 +62,7 @@ def restart(crowd: "Crowd", _: "Watch") -> bool:
     again = min(each["answered"] for each in after if is_watch_of_pods(each, deployer))
     print("".join(run.lines[-12:]))
     print(f"The API server was away for {back - gone:.1f} s.")
-    return met(again - back, CAUGHT_UP_SECONDS, "the pods are watched again after the API server answered anybody")
+    return met(again - back, CAUGHT_UP_SECONDS, "from the API server's first answer to the watch of the pods")
 
 
 def cut(crowd: "Crowd", watch: "Watch") -> bool:
@@ -75,7 +75,7 @@ def cut(crowd: "Crowd", watch: "Watch") -> bool:
     run.ends_with(0)
     witness.end()
     print("".join(run.lines[-12:]))
-    return met(latest(witness, run, back), CAUGHT_UP_SECONDS, "a line comes after what it tells of or the return")
+    return met(latest(witness, run, back), CAUGHT_UP_SECONDS, "from the event, or from the return, to the latest line")
 
 
 SCENARIOS: dict[str, tuple[Callable[["Crowd", "Watch"], bool], int]] = {
@@ -84,11 +84,11 @@ SCENARIOS: dict[str, tuple[Callable[["Crowd", "Watch"], bool], int]] = {
     "restart": (restart, 3000),
     "cut": (cut, 3000),
 }
-"""And on how many pods, usually."""
+"""The usual number of pods."""
 
 
 def begin(crowd: "Crowd", number: int, port: int = 0) -> Run:
-    """The deployer, with that commit; returns when it has applied."""
+    """Starts the deployer with this commit. Returns when it has applied."""
     return crowd.roll_out(crowd.namespaces[0], crowd.commits[number], (port, 0)).deployer
 
 
@@ -115,7 +115,7 @@ def is_watch_of_pods(event: dict[str, Any], user: str) -> bool:
 
 
 def latest(witness: "Witness", run: Run, since: float) -> float:
-    """By how much the latest of the lines after that moment came, counted from there at the earliest."""
+    """The largest lag of the lines after that moment, counted from that moment at the earliest."""
     lags = [(said, late) for (_, late), said in zip(witness.lags(run), told_at(run), strict=True)]
     return max(min(late, said - since) for said, late in lags if said > since)
 
