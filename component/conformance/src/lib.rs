@@ -166,12 +166,14 @@ impl Connection {
     #[track_caller]
     pub fn exchange_bytes(&mut self, bytes: impl AsRef<[u8]>) -> Response {
         let bytes = bytes.as_ref();
-        let answer = self.send(bytes).and_then(|()| self.receive_answer(bytes.starts_with(b"HEAD ")));
-        let Ok(Some(response)) = answer else {
-            let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]);
-            panic!("{begin:?} got no whole answer within {PATIENCE:?}: {:?}", answer.map(|_| "the connection ended"))
-        };
-        response
+        let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]);
+        match self.send(bytes).and_then(|()| self.receive_answer(bytes.starts_with(b"HEAD "))) {
+            Ok(Some(response)) => response,
+            Ok(None) => panic!("{begin:?} got no answer before the connection ended"),
+            Err(error) => {
+                panic!("{begin:?} got no whole answer, and none is waited for longer than {PATIENCE:?}: {error}")
+            }
+        }
     }
 
     /// The next final answer, whole; `None` if the connection was closed before one began. A request of HEAD is exchanged instead.

@@ -18,12 +18,9 @@ pub(crate) const APPLICATION: &str = "spin_manifest_version = 2\napplication.nam
 pub(crate) fn has_ipv6() -> bool {
     let is_there = TcpListener::bind("[::1]:0").is_ok();
     if !is_there {
-        writeln!(
-            io::stderr(),
-            "SKIPPED for IPv6, which this machine does not have: {:?}",
-            std::thread::current().name()
-        )
-        .unwrap();
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        let line = format!("SKIPPED for IPv6, which this machine does not have: {name}\n");
+        io::stderr().write_all(line.as_bytes()).unwrap();
     }
     is_there
 }
