@@ -442,7 +442,7 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// The deployer's shipped account, Role and RoleBinding.
+/// The deployer's shipped account, its Role and the binding of both.
 pub(crate) fn shipped_role() -> Vec<Value> {
     let text = std::fs::read_to_string(ROLE).unwrap_or_else(|error| panic!("cannot read {ROLE}: {error}"));
     serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{ROLE} is not YAML: {error}"))
