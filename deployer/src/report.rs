@@ -74,7 +74,7 @@ impl Sight {
         }
         let enough = usize::try_from(of).unwrap_or_default().max(self.at_first);
         let always = self.fewest.is_some_and(|fewest| of > 0 && fewest > 0 && fewest >= enough);
-        format!("{}{}", parts.join(", "), if always { "; never seen fewer" } else { "" })
+        format!("{}{}", parts.join(", "), if always { "; never fewer during the rollout" } else { "" })
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
             "39 a first deploy that states no replicas gets the API server's default of one",
             first_without_replicas,
         ),
-        bed.trial("39 a rollout that lowers the replicas is not reported as never seen fewer", fewer),
+        bed.trial("39 a rollout that lowers the replicas is not reported as never having had fewer", fewer),
         bed.trial("52 the API server is asked for the plural of a custom resource", odd_plural),
         bed.trial("53 a change from no strategy to Recreate works, or the remedy is named", strategy_appears),
     ];
