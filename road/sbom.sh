@@ -12,7 +12,7 @@ member=$1 target=$2
 copy=$(mktemp --directory)
 trap 'rm -r "$copy"' EXIT
 cp -R Cargo.lock "$member" "$copy"
-# What only tests need is no part of the program, and may be another member.
+# Dependencies that only tests need are not in the program, and may be other members.
 awk '/^\[/ { tests = /^\[dev-dependencies/ } !tests' "$member/Cargo.toml" >"$copy/$member/Cargo.toml"
 sed -E "s/^members = .*/members = [\"$member\"]/; /^default-members/d" Cargo.toml >"$copy/Cargo.toml"
 SOURCE_DATE_EPOCH=0 cargo cyclonedx --quiet --manifest-path "$copy/$member/Cargo.toml" --target "$target" --no-build-deps \

@@ -40,8 +40,7 @@ pub(crate) fn append_headers(parts: &mut Parts, found: &Match, client: SocketAdd
         std::str::from_utf8(value.as_bytes())
             .with_context(|| format!("the value of the header {name} is not UTF-8"))?;
     }
-    // With HTTP/2 there is seldom a Host header, and Spin then writes localhost, whatever the
-    // authority is.
+    // With HTTP/2 there is seldom a Host header. Spin then writes localhost, whichever authority the request names.
     let host = parts.headers.get(HOST).map_or(Ok("localhost"), HeaderValue::to_str)?;
     let path_and_query = parts.uri.path_and_query().map_or("/", |path_and_query| path_and_query.as_str());
     let raw = &found.route.raw;
