@@ -133,7 +133,7 @@ e2e-tests:
 e2e: lint test-component host deployer kubernetes python cyclonedx e2e-tests ## test the whole pipeline on a two-node cluster; needs root and Debian
 	e2e/cluster.sh packages chromium=chromium vagrant=vagrant mvn=maven java=default-jre-headless \
 		aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu qemu-aarch64=qemu-user
-	echo 'testing in parts on two-node clusters, three at a time (10 minutes, at most 40)' >&2
+	echo 'testing in parts on two-node clusters, three at a time (10 to 20 minutes, at most 40)' >&2
 	$(IN_BED) PYTHON=$(PYTHON) .ci/limit 40 e2e/run
 
 soak: component host deployer kubernetes e2e-tests ## run 20 rolling updates under load on the two-node cluster
