@@ -85,6 +85,10 @@ pub(crate) async fn follow(
             let seen = watch.snapshot(now);
             let assessment = assess(task.target, &seen, now);
             progress.tell(&assessment, run);
+            if assessment.paused && !std::mem::replace(&mut progress.has_said_paused, true) {
+                let resume = cluster.place.kubectl(&format!("rollout resume deployment/{}", task.target.name));
+                run.output.warn(&format!("the Deployment is paused, so the rollout does not progress: {resume}"));
+            }
             if let Some(end) = end_of(&assessment.verdict) {
                 return Ok(Followed { end, seen, assessment });
             }
@@ -200,7 +204,8 @@ impl<'a> Progress<'a> {
         sight.fewest = sight.fewest.map(|fewest| fewest.min(ready));
         sight.pods.clone_from(&assessment.own);
         sight.desired = assessment.desired;
-        self.warn(assessment, output);
+        self.warn_of_doubts(&assessment.doubts, output);
+        self.warn_of_overdue(&assessment.overdue, output);
         self.announce(assessment, output);
         self.had_old |= assessment.old > 0;
         let is_serving = matches!(assessment.verdict, Verdict::Serving | Verdict::Done);
@@ -232,14 +237,6 @@ impl<'a> Progress<'a> {
     /// Seconds since the apply, which in a rollback is not the deploy's.
     fn after(&self) -> Option<f64> {
         (!self.task.target.undoing).then(|| seconds(self.task.since.elapsed()))
-    }
-
-    fn warn(&mut self, assessment: &Assessment, output: &Output) {
-        self.warn_of_doubts(&assessment.doubts, output);
-        self.warn_of_overdue(&assessment.overdue, output);
-        if assessment.paused && !std::mem::replace(&mut self.has_said_paused, true) {
-            output.warn("the Deployment is paused, so the rollout does not progress: kubectl rollout resume");
-        }
     }
 
     /// Prints each kind once, for however many pods.

@@ -48,6 +48,10 @@ pub(crate) fn trials(bed: &'static Bed) -> Vec<Trial> {
         bed.trial("25 the deletion of the Deployment in mid-rollout fails the rollout at once", deleted),
         bed.trial("26 another commit that is applied in mid-rollout supersedes this one", superseded),
         bed.trial("27 a paused Deployment is refused", paused),
+        bed.trial(
+            "27 a Deployment paused during the rollout is warned of, with the command that resumes it",
+            paused_later,
+        ),
         bed.trial("28 an autoscaler decides the replicas, even if it changes them in mid-rollout", autoscaler),
         bed.trial("29 a rollout of 0 replicas is done, and the verdict says 0 pods", no_replicas),
         bed.trial("30 a rollout waits for old pods that terminate slowly", slow_to_go),
@@ -376,6 +380,18 @@ async fn paused(plane: Plane) {
     let run = scene.deploy(&scene.commits.new).await;
     run.ends_for(2, "Paused", &["paused", "kubectl"]);
     assert_eq!(scene.versions().await, before, "{run}");
+}
+
+async fn paused_later(plane: Plane) {
+    let scene = Scene::with_old(plane).await;
+    let new = &scene.commits.new;
+    scene.kubelet.let_pods_of(new, Life::of(&NOT_READY)).await;
+    let running = scene.start(new, &[]);
+    scene.first_pod_of(new).await;
+    scene.change(json!({"spec": {"paused": true}})).await;
+    running.said(&format!("-n {} rollout resume deployment/{NAME}", scene.namespace)).await;
+    running.signal("-TERM");
+    assert_eq!(running.end().await.code, 143);
 }
 
 async fn autoscaler(plane: Plane) {
