@@ -294,7 +294,7 @@ def running(server: Server) -> Iterator[tuple[subprocess.Popen[bytes], str, floa
         if server.answer not in (None, answer):
             sys.exit(
                 f"compare.py: {server.name} answers {answer!r}, which is not what {ANSWER.relative_to(REPOSITORY)} has:"
-                " bring that file and bench/flask/app.py in line with request-info, and build bare anew:"
+                " bring that file and bench/flask/app.py in line with request-info, and build bare again:"
                 f" {BUILD_COMPONENT} bare"
             )
         yield process, url, start
@@ -323,12 +323,14 @@ def first_answer(process: subprocess.Popen[bytes], url: str, headers: dict[str, 
     return None
 
 
-def load(url: str, headers: dict[str, str], seconds: int) -> dict[str, float]:
+def load(
+    url: str, headers: dict[str, str], seconds: int, connections: int = CONNECTIONS, cores: list[int] = WRK_CORES
+) -> dict[str, float]:
     """The figures that wrk.lua prints for this many seconds."""
     headers = [argument for name, value in headers.items() for argument in ("-H", f"{name}: {value}")]
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(BENCH / "wrk.lua"), *headers, url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(BENCH / "wrk.lua"), *headers, url]
     wrk = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, WRK_CORES)
+        command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, cores)
     )
     if wrk.returncode:
         sys.exit(f"compare.py: `{shlex.join(command)}` ended with {wrk.returncode}: {wrk.stdout}")
@@ -411,10 +413,10 @@ def method(rounds: int, seconds: int, load_before: float, host: Path) -> str:
     )
     return (
         f"Measured by `bench/compare.py`: {performance.circumstances()}, {pinning}, load {load_before:.2f} before."
-        f" Medians of {rounds} rounds of {seconds} s, each server started anew for each round and warmed up for"
+        f" Medians of {rounds} rounds of {seconds} s, each server restarted for each round and warmed up for"
         f" {WARM_UP_SECONDS} s; {CONNECTIONS} connections, one wrk thread, no request failed. Flask's own server and"
-        " gunicorn's workers close the connection after every answer, which is how they come."
-        " Memory is the highest resident set of all of a server's processes, pages that they share counted once."
+        " gunicorn's workers close the connection after every answer, as they do by default."
+        " Memory is the highest resident set of all of a server's processes, with shared pages counted once."
         f" The artefact is the component without its host ({megabytes(host.stat().st_size)} MB, here the project's own;"
         " in a cluster, Spin's shim), Flask's and gunicorn's packages without Python, and go-httpbin's whole program,"
         " which answers `/get` with JSON."
