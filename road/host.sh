@@ -25,7 +25,7 @@ if [ "$target" != "$native" ]; then
   variable=${target//-/_}
   export "CARGO_TARGET_${variable^^}_LINKER=$linker"
 fi
-[ -e "$program" ] || echo "building $package for $target (2 to 5 minutes on two cores, once)" >&2
+[ -e "$program" ] || echo "building $package for $target (2 to 8 minutes on two cores, once)" >&2
 [ -t 2 ] && quiet=() || quiet=(--quiet) # on a terminal, cargo shows its progress
 RUSTFLAGS='-C target-feature=+crt-static' \
   cargo build --locked "${quiet[@]}" --profile "$profile" --target "$target" --package "$package"
