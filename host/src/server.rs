@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
@@ -65,7 +65,7 @@ impl Server {
     /// # Errors
     /// When the address is not available.
     pub(crate) async fn listen(self, address: SocketAddr, visitors: Option<Arc<Visitors>>) -> anyhow::Result<()> {
-        let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        let listener = listener(address).map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => {
                 anyhow!("{address} is already in use: stop what listens there, or choose another address with --listen")
             }
@@ -156,6 +156,15 @@ impl Server {
             response(StatusCode::INTERNAL_SERVER_ERROR, "")
         }))
     }
+}
+
+/// Listens with room for a burst of connections. The kernel drops what finds none, and a client then tries again after a second.
+fn listener(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    // Linux's own limit for it, net.core.somaxconn, is 4,096 by default. What is above is cut to it.
+    socket.listen(4096)
 }
 
 pub(crate) fn response(status: StatusCode, body: &'static str) -> Response<HyperOutgoingBody> {
