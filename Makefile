@@ -133,8 +133,8 @@ e2e-tests:
 e2e: lint test-component host deployer kubernetes python cyclonedx e2e-tests ## test the whole pipeline on a two-node cluster; needs root and Debian
 	e2e/cluster.sh packages chromium=chromium vagrant=vagrant mvn=maven java=default-jre-headless \
 		aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu qemu-aarch64=qemu-user
-	echo 'testing in parts on two-node clusters, three at a time (10 to 20 minutes, at most 40)' >&2
-	$(IN_BED) PYTHON=$(PYTHON) .ci/limit 40 e2e/run
+	echo 'testing in parts on two-node clusters, three at a time (10 to 20 minutes; half an hour the first time, for building; at most 60)' >&2
+	$(IN_BED) PYTHON=$(PYTHON) .ci/limit 60 e2e/run
 
 soak: component host deployer kubernetes e2e-tests ## run 20 rolling updates under load on the two-node cluster
 	ROLLING_UPDATES=20 MINUTES_A_TEST=60 $(IN_BED) e2e/cluster.sh run cargo test --locked --quiet --package e2e -- no_visitor_is_lost
