@@ -156,7 +156,7 @@ def measure(subject: Subject, seconds: int) -> dict[str, float]:
         ready.append(pod.ready)
     shared = load(subject, pod, compare.CORES, compare.CORES, FEW, seconds)
     apart = load(subject, pod, compare.SERVER_CORES, compare.WRK_CORES, compare.CONNECTIONS, seconds)
-    load(subject, pod, compare.SERVER_CORES, compare.WRK_CORES, MANY, 3)
+    compare.load(pod.url, compare.CURL, 3, MANY)  # some of so many connections may fail
     memory = compare.peak_memory(pod.process)
     pod.delete()
     return {
@@ -171,15 +171,12 @@ def measure(subject: Subject, seconds: int) -> dict[str, float]:
 
 
 def load(subject: Subject, pod: "Pod", cores: list[int], wrk_cores: list[int], connections: int, seconds: int) -> dict[str, float]:
-    """What wrk reports of this many seconds, after a warm-up. Only of many connections may some fail."""
-    cpu_list = ",".join(map(str, cores))
-    command = ["taskset", "--all-tasks", "--pid", "--cpu-list", cpu_list, str(pod.process)]
+    """What wrk reports of this many seconds, after a warm-up. The pod's processes stay on these cores."""
+    command = ["taskset", "--all-tasks", "--pid", "--cpu-list", ",".join(map(str, cores)), str(pod.process)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    url = f"http://{pod.address}:8080{subject.asked}"
-    if connections != MANY:
-        compare.load(url, compare.CURL, compare.WARM_UP_SECONDS, connections, wrk_cores)
-    outcome = compare.load(url, compare.CURL, seconds, connections, wrk_cores)
-    if outcome["errors"] and connections != MANY:
+    compare.load(pod.url, compare.CURL, compare.WARM_UP_SECONDS, connections, wrk_cores)
+    outcome = compare.load(pod.url, compare.CURL, seconds, connections, wrk_cores)
+    if outcome["errors"]:
         sys.exit(f"pods.py: {outcome['errors']} of {outcome['requests']} requests to {subject.name} failed")
     return outcome
 
@@ -209,7 +206,7 @@ class Pod:
         else:
             sys.exit(f"pods.py: {subject.image} did not get ready")
         self.ready = time.monotonic() - begun
-        self.address = event["object"]["status"]["podIP"]
+        self.url = f"http://{event['object']['status']['podIP']}:8080{subject.asked}"
         self.process = process_of(event["object"]["metadata"]["uid"])
 
     def delete(self) -> None:
