@@ -158,12 +158,13 @@ impl Server {
     }
 }
 
-/// Listens with room for a burst of connections. The kernel drops what finds none, and a client then tries again after a second.
+/// Listens with room for a burst of connections. Without room, the kernel drops a connection, and its client tries again only
+/// after a second.
 fn listener(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    // Linux's own limit for it, net.core.somaxconn, is 4,096 by default. What is above is cut to it.
+    // The most that Linux allows by default (net.core.somaxconn).
     socket.listen(4096)
 }
 

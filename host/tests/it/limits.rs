@@ -1,6 +1,7 @@
 //! The host's own limits, which Spin does not have, or not by default.
 
 use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::host::{Application, Host, everything_to_the_guest};
@@ -54,6 +55,18 @@ fn guests_that_compute_endlessly_do_not_block_others() {
     }
     assert!(!host.log().contains("took longer"), "the others had ended before");
     drop(busy);
+}
+
+#[test]
+fn a_burst_of_connections_is_taken_even_while_the_host_does_not_run() {
+    let host = Host::start();
+    host.signal("STOP");
+    for number in 0..2000 {
+        let taken = TcpStream::connect_timeout(&host.address, Duration::from_millis(500));
+        taken.unwrap_or_else(|error| panic!("connection {number}: {error}"));
+    }
+    host.signal("CONT");
+    assert_eq!(host.get("/count").text(), "1");
 }
 
 #[test]
