@@ -66,10 +66,11 @@ struct Args {
 
     /// Allow at most this many connections, and close those that take too much memory or time
     ///
-    /// At the limit, the connection for which the host has waited longest is closed for the new one. A head, the first
-    /// 64 KiB of a body and the reading of an answer may each take 10 s, and the time between two requests 75 s. At most
-    /// 8 instances run at a time; a request that waits 5 s for one is answered with 503. Heads, bodies and answers take
-    /// at most 40 MiB together. With 1200 connections and 4 MiB for each instance, everything fits in 128 MiB.
+    /// At the limit, the connection for which the host has waited longest is closed for the new one. An idle connection is
+    /// closed only if the host waits for no other. A head, the first 64 KiB of a body and the reading of an answer may
+    /// each take 10 s, and the time between two requests 75 s. At most 8 instances run at a time; a request that waits 5 s
+    /// for one is answered with 503. Heads, bodies and answers take at most 40 MiB together. With 1200 connections and
+    /// 4 MiB for each instance, everything fits in 128 MiB.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
 
