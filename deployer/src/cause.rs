@@ -294,7 +294,7 @@ impl fmt::Display for Restarts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self { settled: false, .. } => f.write_str("; the kubelet restarts it"),
-            Self { count: 1, .. } => f.write_str(" again and again (1 restart)"),
+            Self { count: 1, .. } => f.write_str(" again (1 restart)"),
             Self { count, .. } => write!(f, " again and again ({count} restarts)"),
         }
     }
