@@ -93,10 +93,10 @@ guests: component
 	$(call into_target,floor)
 
 host:
-	road/host.sh $(NATIVE) >/dev/null
+	road/build.sh request-info-host release $(NATIVE) >/dev/null
 
 deployer:
-	road/host.sh $(NATIVE) deployer >/dev/null
+	road/build.sh deployer release $(NATIVE) >/dev/null
 
 # --- Testing it ------------------------------------------------------------------------------------------------------
 

@@ -11,11 +11,10 @@ root=target/image
 
 # shellcheck source=road/targets.sh
 source road/targets.sh
-declare -A host
+host() { road/build.sh request-info-host standalone "$@"; }
 if [ "$runtime" = standalone ]; then # first, because not every machine can build it
-  host_for() { road/host.sh "$1" request-info-host standalone; }
-  for architecture in amd64 arm64; do host[$architecture]=$(host_for "${target[$architecture]}"); done
-  native=$(host_for "$(rustc -vV | sed -n 's/^host: //p')")
+  host "${target[@]}" >/dev/null
+  native=$(host "$(rustc -vV | sed -n 's/^host: //p')")
 fi
 
 umask 022
@@ -28,7 +27,7 @@ time=$(git show --no-patch --format=%ct "$commit" 2>/dev/null) || time=0
 
 # add_host ARCHITECTURE: adds what only a standalone image has.
 add_host() {
-  install --mode=755 "${host[$1]}" "$root/request-info-host"
+  install --mode=755 "$(host "${target[$1]}")" "$root/request-info-host"
   road/sbom.sh host "${target[$1]}" >"$root/request-info-host.cdx.json"
   "$native" compile --target "${target[$1]}" --from "$root/spin.toml"
 }

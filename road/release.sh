@@ -32,7 +32,7 @@ install --mode=644 target/wasm32-wasip2/component/request_info.wasm "$release/re
 road/sbom.sh component wasm32-wasip2 >"$release/request-info-$version.cdx.json"
 for architecture in "${!target[@]}"; do
   name=deployer-$version-linux-$architecture
-  program=$(road/host.sh "${target[$architecture]}" deployer)
+  program=$(road/build.sh deployer release "${target[$architecture]}")
   install --mode=755 "$program" "$release/$name"
   road/sbom.sh deployer "${target[$architecture]}" >"$release/$name.cdx.json"
 done
